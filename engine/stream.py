@@ -1,0 +1,441 @@
+"""What an agent iterates over: a feed of events, and Faust's views of it.
+
+The engine gives the feed a whole run of decoded events; the agent sees one at a time. Asking for
+the next event *is* the acknowledgement of the one before: nothing else is, and nothing is
+acknowledged by failing. A view that keeps events back (``take``) holds the position back with them,
+so a commit never passes over an event that sits in a buffer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import operator
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from engine.errors import ConfigError
+
+if TYPE_CHECKING:
+    from engine.clock import Cancellable, Clock
+    from engine.context import Context
+    from engine.record import TP, Headers, Run
+    from engine.topic import Topic
+
+_TICK: Any = object()
+"""Goes through the views when a deadline passes on a quiet feed."""
+
+
+class Event(NamedTuple):
+    """An event with what came with it (``stream.events()``)."""
+
+    key: Any
+    value: Any
+    headers: Headers
+    timestamp: float
+    topic: str
+    partition: int
+    offset: int
+
+
+class Feed:
+    """The hand-over between a task and one agent's coroutine.
+
+    The task calls :meth:`give`; the agent's iteration takes the events. ``quiet`` is called each
+    time the agent comes to a boundary: it has asked for an event and is not in the middle of one.
+    """
+
+    __slots__ = (
+        "_clock", "_done", "_hold", "_open", "_resume", "_run", "_tick", "_waiter", "busy", "context",
+        "pausing", "quiet",
+    )  # fmt: skip
+
+    def __init__(self, context: Context, clock: Clock, quiet: Callable[[], None]) -> None:
+        self.context = context
+        self.quiet = quiet
+        self.busy = False
+        self.pausing = False
+        self._clock = clock
+        self._done: dict[TP, int] = {}
+        self._hold: dict[TP, int] = {}
+        self._open = False  # an iteration is inside a run
+        self._run: Run | None = None
+        self._waiter: asyncio.Future[Any] | None = None
+        self._resume: asyncio.Future[None] | None = None
+        self._tick: Cancellable | None = None
+
+    def give(self, run: Run) -> None:
+        """Hand the agent its next events; only when it is not busy."""
+        assert not self.busy, "a feed takes one run at a time"
+        self.busy = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(run)
+            self._waiter = None
+        else:
+            self._run = run
+
+    def positions(self) -> dict[TP, int]:
+        """Return, per input, the offset below which every event has been dealt with."""
+        return {**self._done, **self._hold}
+
+    def resume_at(self, tp: TP, offset: int) -> None:
+        """Start from ``offset``: what lies below was dealt with before the task came here."""
+        self._done[tp] = offset
+
+    async def values(self) -> AsyncIterator[Any]:
+        """Yield the events, one run after the other."""
+        context = self.context
+        index = context.index + 1 if self._open else 0  # an earlier iteration was left half-way
+        while True:
+            if not self._open:
+                run = await self._next_run()
+                if run is _TICK:
+                    yield _TICK
+                    continue
+                context.run, index, self._open = run, 0, True
+            run = context.run
+            for event in run.events[index:] if index else run.events:
+                context.index = index
+                yield event
+                index += 1
+                if self.pausing:
+                    await self._pause(run, index)
+            self._done[run.tp] = run.next_offset
+            self._open = self.busy = False
+
+    async def runs(self) -> AsyncIterator[Run]:
+        """Yield whole runs (``stream.batches()``)."""
+        while True:
+            run = await self._next_run()
+            if run is _TICK:
+                continue
+            self.context.run = run
+            self.context.index = len(run) - 1
+            yield run
+            self._done[run.tp] = run.next_offset
+            self.busy = False
+
+    async def _next_run(self) -> Any:
+        if self._run is not None:
+            run, self._run = self._run, None
+            return run
+        self._waiter = asyncio.get_running_loop().create_future()
+        self.quiet()
+        return await self._waiter
+
+    async def _pause(self, run: Run, index: int) -> None:
+        """Stand still between two events, so that a commit can be cut here."""
+        if index < len(run.offsets):
+            self._done[run.tp] = run.offsets[index]
+            self._resume = asyncio.get_running_loop().create_future()
+            self.quiet()
+            await self._resume
+
+    def at_boundary(self) -> bool:
+        """Say whether the agent is between two events."""
+        return not self.busy or self._resume is not None
+
+    def go_on(self) -> None:
+        """End the pause."""
+        self.pausing = False
+        if self._resume is not None:
+            self._resume.set_result(None)
+            self._resume = None
+
+    def hold(self) -> None:
+        """Keep the position at the event in hand until :meth:`release`."""
+        run = self.context.run
+        assert run is not None
+        self._hold.setdefault(run.tp, run.offsets[self.context.index])
+
+    def release(self) -> None:
+        """Let the position move on to what has been dealt with."""
+        self._hold.clear()
+
+    def tick_in(self, delay_ms: float) -> None:
+        """Wake a quiet feed with a tick after ``delay_ms``."""
+        self._tick = self._clock.call_later(delay_ms, self._ticked)
+
+    def no_tick(self) -> None:
+        """Forget the tick."""
+        if self._tick is not None:
+            self._tick.cancel()
+            self._tick = None
+
+    def _ticked(self) -> None:
+        self._tick = None
+        if self._waiter is not None and not self._waiter.done():
+            self.busy = True
+            self._waiter.set_result(_TICK)
+            self._waiter = None
+
+
+class Stream:
+    """Faust's stream, on a :class:`Feed`. Views share the feed, so they can be stacked."""
+
+    def __init__(
+        self, feed: Feed, decode_key: Callable[[bytes], Any], source: Any = None
+    ) -> None:
+        self._feed = feed
+        self._decode_key = decode_key
+        self._source = source or feed.values
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self._source()  # type: ignore[no-any-return]
+
+    def _view(self, source: Callable[[], AsyncIterator[Any]]) -> Stream:
+        return Stream(self._feed, self._decode_key, source)
+
+    def _key(self) -> Any:
+        raw = self._feed.context.source_key()
+        return None if raw is None else self._decode_key(raw)
+
+    def items(self) -> Stream:
+        """Yield (key, value)."""
+
+        async def source() -> AsyncIterator[Any]:
+            async for value in self._source():
+                yield value if value is _TICK else (self._key(), value)
+
+        return self._view(source)
+
+    def events(self) -> Stream:
+        """Yield :class:`Event`: the value with its key, headers, timestamp (s) and coordinates."""
+
+        async def source() -> AsyncIterator[Any]:
+            context = self._feed.context
+            async for value in self._source():
+                if value is _TICK:
+                    yield value
+                    continue
+                run, i = context.run, context.index
+                assert run is not None
+                yield Event(
+                    self._key(), value, run.headers[i], run.timestamps[i] / 1000,
+                    run.tp.topic, run.tp.partition, run.offsets[i],
+                )  # fmt: skip
+
+        return self._view(source)
+
+    def enumerate(self, start: int = 0) -> Stream:
+        """Yield (number, value)."""
+
+        async def source() -> AsyncIterator[Any]:
+            number = start
+            async for value in self._source():
+                if value is _TICK:
+                    yield value
+                else:
+                    yield number, value
+                    number += 1
+
+        return self._view(source)
+
+    def filter(self, fun: Callable[[Any], Any]) -> Stream:
+        """Keep the values for which ``fun`` (sync or async) is true."""
+
+        async def source() -> AsyncIterator[Any]:
+            async for value in self._source():
+                if value is _TICK or await _maybe(fun(value)):
+                    yield value
+
+        return self._view(source)
+
+    def map(self, fun: Callable[[Any], Any]) -> Stream:
+        """Yield ``fun(value)`` (sync or async)."""
+
+        async def source() -> AsyncIterator[Any]:
+            async for value in self._source():
+                yield value if value is _TICK else await _maybe(fun(value))
+
+        return self._view(source)
+
+    add_processor = map
+
+    def join(self, table: Any, *, how: str = "inner") -> Stream:
+        """Yield (value, row): the row that ``table`` holds for the record's key at this moment.
+
+        Args:
+            how: ``inner`` leaves out a value without a row; ``left`` yields it with None. As in
+                Kafka Streams, a null value is dropped by both, a null key by ``inner``.
+        """
+        if how not in {"inner", "left"}:
+            raise ValueError(f"join(how={how!r}): a stream-table join is 'inner' or 'left'")
+
+        async def source() -> AsyncIterator[Any]:
+            async for value in self._source():
+                if value is _TICK:
+                    yield value
+                elif value is not None:
+                    key = self._key()
+                    row = None if key is None else table.get(key)
+                    if row is not None or how == "left":
+                        yield value, row
+
+        return self._view(source)
+
+    def take(self, max_: int, within: float | None = None) -> Stream:
+        """Yield lists of up to ``max_`` values, a shorter one after ``within`` seconds.
+
+        Events in the buffer are not done: after a crash they come again.
+        """
+
+        async def source() -> AsyncIterator[Any]:
+            feed = self._feed
+            taken: list[Any] = []
+            async for value in self._source():
+                if value is not _TICK:
+                    if not taken and within is not None:
+                        feed.tick_in(within * 1000)
+                    feed.hold()
+                    taken.append(value)
+                    if len(taken) < max_:
+                        continue
+                feed.no_tick()
+                if taken:
+                    chunk, taken = taken, []
+                    yield chunk
+                    feed.release()
+                if value is _TICK:
+                    feed.busy = False
+
+        return self._view(source)
+
+    noack_take = take
+
+    def batches(self) -> AsyncIterator[list[Any]]:
+        """Yield the events as they came from the broker: a list a run."""
+
+        async def source() -> AsyncIterator[list[Any]]:
+            async for run in self._feed.runs():
+                yield run.events
+
+        return source()
+
+    def group_by(self, key: Any, *, name: str | None = None, topic: Topic | None = None) -> Stream:
+        """Go on with the records re-keyed by ``key``, moved to their new partitions.
+
+        Args:
+            key: a field (``Order.account_id``), a field's name, or a function of the value.
+            name: names the topic in between; needed when ``key`` is a function.
+            topic: use this topic instead of an internal one.
+        """
+        return self._moved(Move(key_function(key), name or key_name(key), topic))
+
+    def through(self, topic: Topic) -> Stream:
+        """Send the records through another topic and go on with what comes out of it."""
+        return self._moved(Move(None, topic.name, topic))
+
+    def _moved(self, move: Move) -> Stream:
+        raise NotMoved(move)
+
+    @property
+    def current_event(self) -> Event | None:
+        """The event in hand, with what came with it."""
+        context = self._feed.context
+        run, i = context.run, context.index
+        if run is None:
+            return None
+        return Event(
+            self._key(), run.events[i], run.headers[i], run.timestamps[i] / 1000,
+            run.tp.topic, run.tp.partition, run.offsets[i],
+        )  # fmt: skip
+
+
+async def _maybe(value: Any) -> Any:
+    return await value if inspect.isawaitable(value) else value
+
+
+class Move(NamedTuple):
+    """A change of topic in the middle of an agent: by ``group_by`` or by ``through``."""
+
+    key: Callable[[Any], Any] | None
+    name: str
+    topic: Topic | None
+
+
+class NotMoved(Exception):  # noqa: N818  (it is a signal between Probe and the topology)
+    """An agent asked for a move that the topology had not found when it probed the agent."""
+
+    def __init__(self, move: Move) -> None:
+        self.move = move
+        super().__init__(
+            f"group_by/through {move.name!r} must be called where the agent's loop begins "
+            "(async for x in stream.group_by(...)), so that the topology knows it before the start"
+        )
+
+
+class Probe(Stream):
+    """Stands for a stream while the topology is found out: remembers the move, yields nothing."""
+
+    def __init__(self) -> None:
+        self.move: Move | None = None
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        raise ProbedError
+
+    def _view(self, source: Any) -> Stream:  # noqa: ARG002
+        return self
+
+    def batches(self) -> AsyncIterator[list[Any]]:
+        """End the probe."""
+        raise ProbedError
+
+    def _moved(self, move: Move) -> Stream:
+        self.move = move
+        return self
+
+
+class ProbedError(Exception):
+    """The probe has come to the agent's loop."""
+
+
+class BeforeMove(Stream):
+    """An agent's stream up to its move: what comes there goes to the topic in between."""
+
+    forward: Callable[[Any, Move], None]
+
+    def _view(self, source: Callable[[], AsyncIterator[Any]]) -> Stream:
+        view = BeforeMove(self._feed, self._decode_key, source)
+        view.forward = self.forward
+        return view
+
+    def _moved(self, move: Move) -> Stream:
+        forward = self.forward
+
+        async def source() -> AsyncIterator[Any]:
+            async for value in self._source():
+                if value is not _TICK:
+                    forward(value, move)
+            yield  # pragma: no cover  (never reached: a feed does not end)
+
+        return Stream(self._feed, self._decode_key, source)
+
+
+class AfterMove(Stream):
+    """An agent's stream from its move on: views before it were taken by :class:`BeforeMove`."""
+
+    def _view(self, source: Any) -> Stream:  # noqa: ARG002
+        return self
+
+    def _moved(self, move: Move) -> Stream:  # noqa: ARG002
+        return Stream(self._feed, self._decode_key)
+
+
+def key_function(key: Any) -> Callable[[Any], Any]:
+    """Return a function of the value for a field, a field's name, or a function."""
+    if isinstance(key, str):
+        return operator.attrgetter(key)
+    if hasattr(key, "__get__") and not inspect.isroutine(key):  # a Struct's field
+        return operator.attrgetter(key_name(key))
+    if callable(key):
+        return key  # type: ignore[no-any-return]
+    return operator.attrgetter(key_name(key))
+
+
+def key_name(key: Any) -> str:
+    """Return the name of a field; a function without a name of its own needs one given."""
+    name = key if isinstance(key, str) else getattr(key, "field", getattr(key, "__name__", ""))
+    if not name or name == "<lambda>":
+        raise ConfigError("group_by(function) needs name=...: it names the topic in between")
+    return str(name)

@@ -1,0 +1,109 @@
+"""A topic as an app declares it: its name, its contract, and how to create it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from engine.record import Run
+from tables.codec import key_codec
+
+if TYPE_CHECKING:
+    from engine.contracts.contract import Checked, Contract
+    from engine.record import Batch
+
+
+class TopicConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """How a topic is created. ``None``: the app's default (see :mod:`engine.config`).
+
+    Attributes:
+        partitions: how many; inputs that are joined need the same number.
+        replicas: copies; None takes what the cluster has brokers for, at most 3.
+        retention_ms: how long records are kept; -1 for ever.
+        compacted: keep the last record of each key instead.
+        extra: further broker settings, as Kafka names them.
+    """
+
+    partitions: int | None = None
+    replicas: int | None = None
+    retention_ms: int | None = None
+    compacted: bool = False
+    extra: dict[str, str] = {}
+
+
+class Topic:
+    """A topic with its contract. What Faust calls a channel: a place to read from and send to."""
+
+    def __init__(
+        self,
+        name: str,
+        contract: Contract,
+        config: TopicConfig | None = None,
+        *,
+        internal: bool = False,
+    ) -> None:
+        self.name = name
+        self.contract = contract
+        self.config = config or TopicConfig()
+        self.internal = internal
+        self.key = key_codec(contract.key_type)
+        self.send_outside: Any = None  # set by the app: how to send when no agent is running
+
+    def __repr__(self) -> str:
+        return f"<Topic {self.name} {self.contract.name} v{self.contract.version}>"
+
+    @property
+    def dead_letters(self) -> str:
+        """The name of the topic for what breaks the contract."""
+        return f"{self.name}-dlq"
+
+    def encode_key(self, key: Any) -> bytes | None:
+        """Return the bytes of a key; bytes are taken as they are."""
+        return key if key is None or type(key) is bytes else self.key.encode(key)
+
+    def encode_value(self, value: Any) -> bytes | None:
+        """Return the bytes of a value; None is a tombstone, bytes are taken as they are."""
+        return value if value is None or type(value) is bytes else self.contract.encode(value)
+
+    def decode(self, batch: Batch) -> tuple[Run, Checked]:
+        """Decode and check a whole batch; the run holds the good records."""
+        checked = self.contract.check(batch.keys, batch.values)
+        kept = checked.kept
+        columns = (batch.offsets, batch.timestamps, batch.keys, batch.values, batch.headers)
+        if kept is not None:
+            columns = tuple([column[i] for i in kept] for column in columns)  # type: ignore[assignment]
+        run = Run(
+            batch.tp,
+            checked.events,
+            *columns,
+            next_offset=batch.next_offset,
+            event_time=self.contract.event_time,
+        )
+        return run, checked
+
+    async def send(
+        self,
+        *,
+        key: Any = None,
+        value: Any = None,
+        partition: int | None = None,
+        timestamp: float | None = None,
+        headers: Any = None,
+        **_faust: Any,
+    ) -> None:
+        """Send one record. Inside an agent it is part of the transaction; elsewhere it is not.
+
+        Args:
+            timestamp: seconds since the epoch, as in Faust; None: the event's time.
+        """
+        from engine.context import current_task_context  # noqa: PLC0415  (a cycle otherwise)
+
+        context = current_task_context()
+        when = None if timestamp is None else int(timestamp * 1000)
+        pairs = headers.items() if isinstance(headers, dict) else headers or ()
+        raw_key, raw_value = self.encode_key(key), self.encode_value(value)
+        if context is not None:
+            context.emit(self, raw_key, raw_value, when, tuple(pairs), partition)
+        else:
+            await self.send_outside(self.name, raw_key, raw_value, when, tuple(pairs), partition)

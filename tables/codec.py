@@ -1,0 +1,91 @@
+"""Bytes of keys and values, both ways, for tables and topics alike.
+
+Keys must be *stable*: equal keys give equal bytes in every process and every version, because the
+changelog is compacted by them and partitions are chosen by them. So ``str`` is UTF-8, ``int`` is
+its decimal text, ``bytes`` is itself, a Struct (or tuple) is a MessagePack array, and a key of no
+declared type is MessagePack, which keeps its type.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+_SIGN_FLIP = 1 << 63
+TIME_BYTES = 8
+
+
+class Codec(Generic[T]):
+    """A pair of plain functions, looked up once: ``encode(value) -> bytes`` and its inverse.
+
+    ``decode`` raises :class:`ValueError` (of which msgspec's errors are kinds) for foreign bytes.
+    """
+
+    __slots__ = ("decode", "encode")
+
+    def __init__(self, encode: Callable[[T], bytes], decode: Callable[[bytes], T]) -> None:
+        self.encode = encode
+        self.decode = decode
+
+
+def _encode_bytes(key: bytes) -> bytes:
+    return key
+
+
+def _decode_int(raw: bytes) -> int:
+    return int(raw.decode("ascii"))
+
+
+def _encode_int(key: int) -> bytes:
+    return b"%d" % key
+
+
+_STR: Codec[str] = Codec(str.encode, bytes.decode)
+_INT: Codec[int] = Codec(_encode_int, _decode_int)
+_BYTES: Codec[bytes] = Codec(_encode_bytes, _encode_bytes)
+
+
+def key_codec(key_type: Any = None) -> Codec[Any]:
+    """Return the codec for keys of ``key_type`` (str, int, bytes, Struct, tuple, or None: any)."""
+    if key_type is str:
+        return _STR
+    if key_type is int:
+        return _INT
+    if key_type is bytes:
+        return _BYTES
+    return value_codec(key_type)
+
+
+def value_codec(value_type: Any = None) -> Codec[Any]:
+    """Return the MessagePack codec for ``value_type``; None means plain Python values.
+
+    A tuple decodes to a tuple at the top level even when no type is declared, so that it can be
+    used as a key again.
+    """
+    if value_type is None or value_type is Any:
+        decode = msgspec.msgpack.Decoder().decode
+
+        def decode_any(raw: bytes) -> Any:
+            value = decode(raw)
+            return tuple(value) if type(value) is list else value
+
+        return Codec(msgspec.msgpack.Encoder().encode, decode_any)
+    return Codec(
+        msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(value_type, strict=False).decode
+    )
+
+
+def encode_time(time_ms: int) -> bytes:
+    """Return 8 bytes whose order is the order of time, also below zero."""
+    return (time_ms + _SIGN_FLIP).to_bytes(TIME_BYTES, "big")
+
+
+def decode_time(raw: bytes) -> int:
+    """Return the time (ms) that the first 8 bytes hold."""
+    return int.from_bytes(raw[:TIME_BYTES], "big") - _SIGN_FLIP

@@ -1,0 +1,253 @@
+"""Session windows, as Kafka Streams 4.x means them.
+
+Events of a key belong together while no gap between them is longer than ``gap``: an event exactly
+``gap`` away still merges. A session is closed once stream time > end + gap + grace. An event is
+late when the session it would make or join ends below stream time - gap - grace (at the edge it is
+taken), so a late event that merges into a live session is saved.
+
+All live sessions of a key (one or two, nearly always) are one entry of the store: one read, one
+write and one changelog record a key a commit, and an empty list is a tombstone.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from tables.codec import value_codec
+from tables.store import TIMERS
+from tables.table import Cut
+from tables.timers import NEVER, Timers
+from tables.window import NO_TIME
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tables.codec import Codec
+    from tables.store import Change, Store
+    from tables.window import Aggregate, Emission
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """How long a session may be quiet, and how long it waits for stragglers. In ms."""
+
+    gap_ms: int
+    grace_ms: int = 0
+
+
+class Session(msgspec.Struct, array_like=True, gc=False):
+    """One session: the timestamps of its first and last event (ms), and its value."""
+
+    start: int
+    end: int
+    value: Any
+
+
+def split(sessions: list[Session], ts: int, gap_ms: int) -> tuple[list[Session], list[Session]]:
+    """Return the sessions that an event at ``ts`` joins, by (end, start), and the others."""
+    joined = [s for s in sessions if s.end >= ts - gap_ms and s.start <= ts + gap_ms]
+    joined.sort(key=lambda s: (s.end, s.start))
+    return joined, [s for s in sessions if s not in joined]
+
+
+class SessionPartition:
+    """Live sessions of one partition: key -> its sessions.
+
+    While the store was empty at the start and nothing was evicted, the overlay is *complete*: a
+    key that is not in it has no session, and nothing is read from the store.
+    """
+
+    __slots__ = (
+        "_aggregate", "_close_after", "_codec", "_complete", "_dirty", "_emission", "_emit",
+        "_flying", "_key", "_live", "_store", "_timers", "cache_entries", "family", "gap", "late",
+        "stream_time",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        family: str,
+        store: Store,
+        *,
+        gap: Gap,
+        key: Codec[Any],
+        aggregate: Aggregate,
+        emission: Emission | None = None,
+        emit: Callable[[Any, int, int, Any, int], None] | None = None,
+        cache_entries: int = 200_000,
+    ) -> None:
+        self.family = family
+        self.gap = gap
+        self.cache_entries = cache_entries
+        self.stream_time = NO_TIME
+        self.late = 0
+        self._close_after = gap.gap_ms + gap.grace_ms
+        self._store = store
+        self._key = key
+        self._aggregate = aggregate
+        self._emission = emission if emit is not None else None
+        self._emit = emit
+        self._codec = _sessions_codec(aggregate.value_type)
+        self._live: dict[Any, list[Session]] = {}
+        self._dirty: dict[Any, None] = {}
+        self._flying: dict[Any, None] = {}
+        self._complete = not store.scan(family, limit=1)
+        self._timers = Timers(family, store)
+
+    def update(self, key: Any, ts: int, event: Any) -> None:
+        """Add ``event`` to the session it belongs to; then close what is due."""
+        if ts > self.stream_time:
+            self.stream_time = ts
+        sessions = self._live.get(key)
+        if sessions is None:
+            sessions = self._load(key)
+        reduce = self._aggregate.reduce
+        assert reduce is not None, f"table {self.family} has no reduce function"
+        if len(sessions) == 1 and self._emission != "updates":
+            session = sessions[0]
+            if session.start <= ts <= session.end + self.gap.gap_ms:  # nearly every event
+                if ts > session.end:
+                    session.end = ts
+                session.value = reduce(session.value, event)
+                self._dirty[key] = None
+            else:
+                self._merge(key, sessions, ts, event)
+        else:
+            self._merge(key, sessions, ts, event)
+        if self.stream_time >= self._timers.next_ms:
+            self._close_due(self.stream_time)
+
+    def _load(self, key: Any) -> list[Session]:
+        raw = None if self._complete else self._store.get(self.family, self._key.encode(key))
+        sessions: list[Session] = [] if raw is None else self._codec.decode(raw)
+        self._live[key] = sessions
+        return sessions
+
+    def load_many(self, keys: list[Any]) -> None:
+        """Bring the sessions of ``keys`` into the overlay with one multi-get."""
+        if self._complete:
+            return
+        live = self._live
+        missing = [key for key in dict.fromkeys(keys) if key not in live]
+        if missing:
+            encode = self._key.encode
+            found = self._store.get_many(self.family, [encode(key) for key in missing])
+            for key, raw in zip(missing, found, strict=True):
+                live[key] = [] if raw is None else self._codec.decode(raw)
+
+    def _merge(self, key: Any, sessions: list[Session], ts: int, event: Any) -> None:
+        """Do what :meth:`update` does for one open session, for any case."""
+        joined, others = split(sessions, ts, self.gap.gap_ms)
+        start = min([ts, *(s.start for s in joined)])
+        end = max([ts, *(s.end for s in joined)])
+        if end < self.stream_time - self._close_after:
+            self.late += 1
+            return
+        if joined and (start, end) != (ts, ts) and self._emission == "updates":
+            assert self._emit is not None
+            for session in joined:
+                self._emit(key, session.start, session.end, None, session.end)
+        value = joined[0].value if joined else self._aggregate.initial()
+        for session in joined[1:]:
+            assert self._aggregate.merge is not None, f"table {self.family} has no merge function"
+            value = self._aggregate.merge(value, session.value)
+        assert self._aggregate.reduce is not None
+        value = self._aggregate.reduce(value, event)
+        others.append(Session(start, end, value))
+        self._live[key] = others
+        self._dirty[key] = None
+        if not joined:  # else a timer is there already; it sets itself anew when it fires
+            self._timers.set(end + self._close_after + 1, self._key.encode(key))
+        if self._emission == "updates":
+            assert self._emit is not None
+            self._emit(key, start, end, value, end)
+
+    def _close_due(self, now: int) -> None:
+        """Close the sessions that ``now`` has overtaken, by (end, start, key); set timers anew."""
+        closed: list[tuple[int, int, bytes, Any, Any]] = []
+        keep_from = now - self._close_after
+        while self._timers.next_ms <= now:
+            for raw_key in self._timers.due(now):
+                key = self._key.decode(raw_key)
+                sessions = self._live.get(key)
+                if sessions is None:
+                    sessions = self._load(key)
+                live = [s for s in sessions if s.end >= keep_from]
+                if live:
+                    soonest = min(s.end for s in live)
+                    self._timers.set(soonest + self._close_after + 1, raw_key)
+                if len(live) != len(sessions):
+                    gone = [s for s in sessions if s.end < keep_from]
+                    closed.extend((s.end, s.start, raw_key, key, s.value) for s in gone)
+                    self._live[key] = live
+                    self._dirty[key] = None
+        if closed and self._emission == "final":
+            assert self._emit is not None
+            closed.sort(key=lambda row: row[:3])
+            for end, start, _, key, value in closed:
+                self._emit(key, start, end, value, end)
+
+    def close_all(self) -> None:
+        """Close every session now: the input has ended."""
+        self._close_due(NEVER - 1)
+
+    def get(self, key: Any) -> list[Session]:
+        """Return the live sessions of ``key``, oldest first."""
+        sessions = self._live.get(key)
+        if sessions is None:
+            sessions = self._load(key)
+        return sorted(sessions, key=lambda s: s.start)
+
+    def items(self) -> list[tuple[Any, int, int, Any]]:
+        """Return key, start, end and value of every live session, by (key, start)."""
+        encode = self._key.encode
+        rows = {raw: self._key.decode(raw) for raw, _ in self._store.scan(self.family)}
+        rows |= {encode(key): key for key in self._live}
+        return [
+            (rows[raw], s.start, s.end, s.value) for raw in sorted(rows) for s in self.get(rows[raw])
+        ]
+
+    def cut(self) -> Cut:
+        """Return what changed since the last cut, encoded once for changelog and store alike."""
+        encode_key, encode = self._key.encode, self._codec.encode
+        live = self._live
+        changes: list[Change] = []
+        for key in self._dirty:
+            sessions = live[key]
+            changes.append((encode_key(key), encode(sessions) if sessions else None))
+        self._flying, self._dirty = self._dirty, {}
+        return Cut(changes, {self.family: changes, TIMERS: self._timers.cut()})
+
+    def committed(self) -> None:
+        """The last cut is in the store: bound the overlay again."""
+        self._flying = {}
+        self._timers.committed()
+        excess = len(self._live) - self.cache_entries
+        if excess <= 0:
+            return
+        self._complete = False
+        for key in list(islice(self._live, excess + self.cache_entries // 4)):
+            if key not in self._dirty:
+                del self._live[key]
+
+    def restore(self, changes: list[Change]) -> dict[str, list[Change]]:
+        """Return what the store must hold for these changelog records: them, and their timers."""
+        self._complete = False
+        for raw_key, raw in changes:
+            if raw is not None:
+                soonest = min(s.end for s in self._codec.decode(raw))
+                self._timers.set(soonest + self._close_after + 1, raw_key)
+        timers = self._timers.cut()
+        self._timers.committed()
+        return {self.family: changes, TIMERS: timers}
+
+
+def _sessions_codec(value_type: Any) -> Codec[list[Session]]:
+    if value_type is None:
+        return value_codec(list[Session])
+    typed = msgspec.defstruct(
+        "TypedSession", [("start", int), ("end", int), ("value", value_type)], bases=(Session,),
+        array_like=True,
+    )  # fmt: skip
+    return value_codec(list[typed])  # type: ignore[valid-type]

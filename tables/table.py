@@ -1,0 +1,137 @@
+"""One partition of a keyed table: a decoded overlay over the store.
+
+The overlay is cache and write buffer in one. A key that is touched a thousand times between two
+commits is decoded once, encoded once and logged once. The store only ever sees committed data:
+:meth:`KeyedPartition.cut` hands out the changes for the changelog and, once Kafka has them, the
+same bytes go to the store, and :meth:`KeyedPartition.committed` says so. In between they are
+*flying*: in the overlay, not in the store. If the commit fails, the overlay is thrown away whole.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from tables.codec import Codec
+    from tables.store import Change, Store
+
+class Cut(NamedTuple):
+    """What one commit takes from a partition: the same bytes for Kafka and for the store."""
+
+    changelog: list[Change]
+    store: dict[str, list[Change]]
+
+
+ABSENT: Any = type("Absent", (), {"__repr__": lambda _: "ABSENT", "__slots__": ()})()
+"""In the overlay: this key is known not to exist."""
+
+
+class KeyedPartition:
+    """Keys to values, for one partition. Not safe for threads; never awaits.
+
+    Args:
+        family: the column family, which is the table's name.
+        store: where committed entries are.
+        key: codec of the keys.
+        value: codec of the values.
+        cache_entries: decoded entries kept after a commit; dirty ones are always kept.
+    """
+
+    __slots__ = ("_cache", "_dirty", "_flying", "_key", "_store", "_value", "cache_entries", "family")
+
+    def __init__(
+        self,
+        family: str,
+        store: Store,
+        *,
+        key: Codec[Any],
+        value: Codec[Any],
+        cache_entries: int = 100_000,
+    ) -> None:
+        self.family = family
+        self.cache_entries = cache_entries
+        self._store = store
+        self._key = key
+        self._value = value
+        self._cache: dict[Any, Any] = {}
+        self._dirty: dict[Any, bytes | None] = {}  # key -> its bytes, where they are known already
+        self._flying: dict[Any, bytes | None] = {}  # cut, but not yet in the store
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """Return the value of ``key``, or ``default``."""
+        try:
+            value = self._cache[key]
+        except KeyError:
+            value = self._load(key)
+        return default if value is ABSENT else value
+
+    def _load(self, key: Any) -> Any:
+        raw = self._store.get(self.family, self._key.encode(key))
+        value = self._cache[key] = ABSENT if raw is None else self._value.decode(raw)
+        return value
+
+    def load_many(self, keys: Iterable[Any]) -> None:
+        """Bring the entries of ``keys`` into the overlay with one multi-get."""
+        cache = self._cache
+        missing = [key for key in dict.fromkeys(keys) if key not in cache]
+        if not missing:
+            return
+        encode, decode = self._key.encode, self._value.decode
+        found = self._store.get_many(self.family, [encode(key) for key in missing])
+        for key, raw in zip(missing, found, strict=True):
+            cache[key] = ABSENT if raw is None else decode(raw)
+
+    def put(self, key: Any, value: Any) -> None:
+        """Set ``key`` to ``value``; written with the next commit."""
+        self._cache[key] = value
+        self._dirty[key] = None
+
+    def put_raw(self, key: Any, value: Any, raw: bytes) -> None:
+        """Like :meth:`put`, for a value whose bytes are known and need no encoding."""
+        self._cache[key] = value
+        self._dirty[key] = raw
+
+    def delete(self, key: Any) -> None:
+        """Remove ``key``; a tombstone goes out with the next commit."""
+        self._cache[key] = ABSENT
+        self._dirty[key] = None
+
+    def items(self) -> Iterator[tuple[Any, Any]]:
+        """Yield every entry, uncommitted changes included, in the order of the keys' bytes."""
+        encode = self._key.encode
+        rows: dict[bytes, Any] = dict(self._store.scan(self.family))
+        changed = {encode(key): self._cache[key] for key in (*self._flying, *self._dirty)}
+        for raw_key in sorted({*rows, *changed}):
+            value = changed.get(raw_key) if raw_key in changed else self._value.decode(rows[raw_key])
+            if value is not ABSENT:
+                yield self._key.decode(raw_key), value
+
+    def cut(self) -> Cut:
+        """Return what changed since the last cut, encoded once for changelog and store alike."""
+        encode_key, encode_value = self._key.encode, self._value.encode
+        cache = self._cache
+        changes: list[Change] = []
+        for key, raw in self._dirty.items():
+            if raw is None:
+                value = cache[key]
+                raw = None if value is ABSENT else encode_value(value)  # noqa: PLW2901
+            changes.append((encode_key(key), raw))
+        self._flying, self._dirty = self._dirty, {}
+        return Cut(changes, {self.family: changes})
+
+    def committed(self) -> None:
+        """The last cut is in the store: bound the overlay again."""
+        self._flying = {}
+        excess = len(self._cache) - self.cache_entries
+        if excess <= 0:
+            return
+        for key in list(islice(self._cache, excess + self.cache_entries // 4)):
+            if key not in self._dirty:
+                del self._cache[key]
+
+    def restore(self, changes: list[Change]) -> dict[str, list[Change]]:
+        """Return what the store must hold for these changelog records."""
+        return {self.family: changes}
