@@ -53,7 +53,7 @@ class Run:
     """
 
     __slots__ = (
-        "_event_time", "_times", "events", "headers", "keys", "next_offset", "offsets",
+        "_event_time", "_times", "ends", "events", "headers", "keys", "next_offset", "offsets",
         "timestamps", "tp", "values",
     )  # fmt: skip
 
@@ -77,6 +77,7 @@ class Run:
         self.values = values
         self.headers = headers
         self.next_offset = next_offset
+        self.ends = False  # an end-of-input mark follows its last record
         self._event_time = event_time
         self._times: list[int] | None = None
 
@@ -97,7 +98,7 @@ class Run:
     def part(self, start: int, stop: int) -> Run:
         """Return records ``start`` to ``stop`` as a run of their own."""
         last = stop >= len(self.offsets)
-        return Run(
+        part = Run(
             self.tp,
             self.events[start:stop],
             self.offsets[start:stop],
@@ -108,6 +109,18 @@ class Run:
             self.next_offset if last else self.offsets[stop],
             self._event_time,
         )
+        part.ends = self.ends and last
+        return part
+
+    def only(self, indexes: list[int]) -> Run:
+        """Return just these records, as a run that ends where this one does."""
+        columns = (
+            self.events, self.offsets, self.timestamps, self.keys, self.values, self.headers
+        )  # fmt: skip
+        kept = ([column[i] for i in indexes] for column in columns)  # type: ignore[index]
+        run = Run(self.tp, *kept, self.next_offset, self._event_time)  # type: ignore[arg-type]
+        run.ends = self.ends
+        return run
 
 
 Output = tuple[bytes | None, bytes | None, int, Headers]

@@ -1,0 +1,166 @@
+"""The engine's edges: everything it asks of the world outside. Each is handed in.
+
+On Kafka they are :mod:`engine.kafka`; in the Driver they are :mod:`engine.testing.memory`. The code
+between them is the same, so what a test sees is what a worker does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+
+    from engine.clock import Clock
+    from engine.record import TP, Batch, Headers, Output
+    from engine.topic import Topic
+    from tables.store import Store
+
+
+class Position(NamedTuple):
+    """A committed offset, and what the engine keeps beside it (see :mod:`engine.position`)."""
+
+    offset: int
+    metadata: str
+
+
+class Transaction(NamedTuple):
+    """All that one commit makes visible, or nothing of it.
+
+    Attributes:
+        rows: the records, by partition: outputs, dead letters, changelogs.
+        positions: the input offsets that they stand for.
+        membership: the group membership under which the work was done; a coordinator that has
+            given the partitions to somebody else refuses it.
+    """
+
+    rows: Mapping[TP, list[Output]]
+    positions: Mapping[TP, Position]
+    membership: Any
+
+
+class Source(Protocol):
+    """The consumer group's side: which partitions are ours, and their records."""
+
+    async def start(
+        self,
+        topics: Collection[str],
+        *,
+        revoked: Callable[[], Awaitable[None]],
+        assigned: Callable[[set[TP]], None],
+    ) -> None:
+        """Join the group. ``revoked`` is awaited before a rebalance, ``assigned`` told after it."""
+        ...
+
+    async def poll(self, timeout_ms: int, *, full: Collection[TP]) -> list[Batch]:
+        """Return what has come, at most one batch a partition; leave ``full`` ones alone."""
+        ...
+
+    def wake(self) -> None:
+        """Make a poll that waits return at once."""
+        ...
+
+    def membership(self) -> Any:
+        """Return what proves that we own our partitions (member id and generation)."""
+        ...
+
+    async def positions(self, tps: Collection[TP]) -> dict[TP, Position | None]:
+        """Return the committed positions, waiting for transactions that are still open."""
+        ...
+
+    async def ends(self, tps: Collection[TP]) -> dict[TP, int]:
+        """Return where the partitions end now (high watermark)."""
+        ...
+
+    def seek(self, tp: TP, offset: int) -> None:
+        """Read ``tp`` from ``offset`` on, from now."""
+        ...
+
+    def end(self, tp: TP) -> int | None:
+        """Return the last known end of ``tp`` (as a reader of committed records sees it)."""
+        ...
+
+    async def close(self) -> None:
+        """Leave the group."""
+        ...
+
+
+class Outlet(Protocol):
+    """The producer's side."""
+
+    transactional: bool
+
+    async def open(self) -> None:
+        """Become the one and only producer of our id: older ones are fenced from here on."""
+        ...
+
+    async def commit(self, transaction: Transaction) -> dict[TP, int]:
+        """Make ``transaction`` visible; return, per partition, the offset after its last record.
+
+        Raises:
+            CommitRefused: nothing of it is visible, and never will be.
+            CommitUnknown: it may be visible; only ``open`` and the committed positions tell.
+            RecordRefused: nothing is visible: a record is not acceptable to the broker.
+        """
+        ...
+
+    async def send(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        timestamp: int | None,
+        headers: Headers,
+        partition: int | None,
+    ) -> None:
+        """Send one record outside of any transaction (timers, commands, pages)."""
+        ...
+
+    async def close(self) -> None:
+        """Give up; what is not committed is not visible."""
+        ...
+
+
+class Log(Protocol):
+    """Reading a partition by hand, committed records only: how changelogs are restored."""
+
+    async def bounds(self, tps: Collection[TP]) -> dict[TP, tuple[int, int]]:
+        """Return the first offset and the end (high watermark) of each partition."""
+        ...
+
+    def read(self, tp: TP, start: int, end: int) -> AsyncIterator[Batch]:
+        """Yield the committed records in [start, end); ends when the position is at ``end``."""
+        ...
+
+    async def close(self) -> None:
+        """Release the connection."""
+        ...
+
+
+class Admin(Protocol):
+    """The cluster's topics."""
+
+    async def partitions(self, topics: Collection[str]) -> dict[str, int]:
+        """Return how many partitions each topic has; unknown topics are absent."""
+        ...
+
+    async def create(self, topics: Iterable[Topic]) -> list[str]:
+        """Create those that do not exist; return their names."""
+        ...
+
+    async def close(self) -> None:
+        """Release the connection."""
+        ...
+
+
+class Edges(NamedTuple):
+    """All of them."""
+
+    clock: Clock
+    source: Source
+    outlet: Outlet
+    log: Log
+    admin: Admin
+    open_store: Callable[[str, Collection[str]], Store]
+    """Takes a task's id and its families."""
+    wipe_store: Callable[[str], None]

@@ -1,0 +1,48 @@
+"""What a committed offset says, and what is kept beside it in its metadata.
+
+A partition's offset is committed once, but several consumers read it: agents (one may hold back
+events in a ``take``), the table that is the topic, the dead-letter writer. The offset is the lowest
+of theirs; those that are further on are named in the metadata, so nobody does a record twice after
+a restart. The tables' stream times are kept there too: whether a record is late must not depend on
+which worker looks at it.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from engine.edges import Position
+
+
+class Notes(msgspec.Struct, omit_defaults=True):
+    """The metadata of a committed offset.
+
+    Attributes:
+        ahead: offsets of the consumers that are further on than the committed one.
+        times: stream time (ms) by table.
+    """
+
+    ahead: dict[str, int] = {}
+    times: dict[str, int] = {}
+
+
+_decode = msgspec.json.Decoder(Notes).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def pack(consumers: dict[str, int], times: dict[str, int]) -> Position:
+    """Return the position to commit for consumers at these offsets."""
+    offset = min(consumers.values())
+    ahead = {name: at for name, at in consumers.items() if at != offset}
+    notes = Notes(ahead, times)
+    return Position(offset, _encode(notes).decode() if ahead or times else "")
+
+
+def unpack(position: Position | None) -> Notes:
+    """Return the notes of a position; foreign metadata counts as none."""
+    if position is None or not position.metadata:
+        return Notes()
+    try:
+        return _decode(position.metadata)
+    except msgspec.DecodeError:
+        return Notes()

@@ -1,0 +1,397 @@
+"""Tables as agents use them. The state itself is in :mod:`tables`; these are the handles.
+
+A handle is declared once, in a module; inside an agent each call finds the partition of the task
+that runs, so ``profiles.get(user)`` reads the store that the task owns. Outside of an agent there
+is no partition, and the handle says so instead of returning a default.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from engine.context import context_for
+from engine.contracts.contract import Contract
+from engine.errors import ConfigError
+from engine.topic import Topic, TopicConfig
+from tables.codec import Codec, key_codec, value_codec
+from tables.session import Gap, Session, SessionPartition
+from tables.table import KeyedPartition
+from tables.window import Aggregate, WindowPartition, Windows
+
+if TYPE_CHECKING:
+    from tables.store import Store
+    from tables.window import Emission
+
+Seconds = float
+Kind = Literal["keyed", "window", "session"]
+
+
+class Window(NamedTuple):
+    """A window's bounds, in ms."""
+
+    start: int
+    end: int
+
+
+class Emitter(NamedTuple):
+    """Where a windowed table's results go.
+
+    Attributes:
+        topic: the topic they go to.
+        emission: ``final``: once, when the window has closed; ``updates``: at each change.
+        into: makes the record of (key, window, value); None sends the value itself.
+    """
+
+    topic: Topic
+    emission: Emission
+    into: Callable[[Any, Window, Any], Any] | None
+
+
+Emit = Callable[[Any, int, int, Any, int], None]
+
+
+class TableHandle:
+    """What all kinds of tables have in common: a name, codecs, and where the bytes are kept."""
+
+    kind: Kind = "keyed"
+
+    def __init__(  # noqa: PLR0913
+        self,
+        name: str,
+        *,
+        key_type: Any = None,
+        value_type: Any = None,
+        source: Topic | None = None,
+        emitter: Emitter | None = None,
+        cache_entries: int = 200_000,
+    ) -> None:
+        if not name or not all(c.isalnum() or c in "._-" for c in name):
+            raise ConfigError(f"table name {name!r}: use letters, digits, '.', '_' and '-' only")
+        self.name = name
+        self.key_type = key_type
+        self.value_type = value_type
+        self.source = source
+        self.emitter = emitter
+        self.cache_entries = cache_entries
+        self.changelog: Topic | None = None
+        self.key = key_codec(key_type)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
+
+    def _here(self) -> Any:
+        return context_for(f"table {self.name!r}").table(self.name)
+
+    def open(self, store: Store, emit: Emit | None) -> Any:
+        """Return this table's partition on a task's store."""
+        raise NotImplementedError
+
+    def name_changelog(self, app_id: str) -> Topic | None:
+        """Name the topic that the changes are logged to; a table that is a topic needs none."""
+        if self.source is None and self.changelog is None:
+            self.changelog = Topic(
+                f"{app_id}-{self.name}-changelog",
+                Contract.of(f"{self.name}-changelog", bytes, null_values=True),
+                TopicConfig(compacted=True),
+                internal=True,
+            )
+        return self.changelog
+
+
+class Table(TableHandle):
+    """A keyed table. Reads like a dict: ``table[key]``, ``table.get(key)``, ``key in table``.
+
+    A value that is changed in place must be set again (``table[key] = value``) to be kept.
+
+    Args:
+        default: makes the value of a key that is not there, as in a defaultdict.
+        source: the compacted topic that this table *is*; then it is read-only.
+    """
+
+    def __init__(
+        self, name: str, *, default: Callable[[], Any] | None = None, **options: Any
+    ) -> None:
+        super().__init__(name, **options)
+        self.default = default
+        if self.source is not None:
+            self.key = self.source.key
+            self.key_type = self.source.contract.key_type
+            self.value_type = self.source.contract.value_type
+
+    def open(self, store: Store, emit: Emit | None) -> KeyedPartition:  # noqa: ARG002
+        """Return this table's partition on a task's store."""
+        value: Codec[Any] = (
+            value_codec(self.value_type)
+            if self.source is None
+            else Codec(self.source.contract.encode, self.source.contract.decode)
+        )
+        return KeyedPartition(
+            self.name, store, key=self.key, value=value, cache_entries=self.cache_entries
+        )
+
+    def _writable(self) -> Any:
+        if self.source is not None:
+            raise ConfigError(
+                f"table {self.name!r} is the topic {self.source.name}: send to the topic instead"
+            )
+        return self._here()
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """Return the value of ``key``, or ``default``; the table's own default plays no part."""
+        return self._here().get(key, default)
+
+    def __getitem__(self, key: Any) -> Any:
+        partition = self._here()
+        value = partition.get(key)
+        if value is None:
+            if self.default is None:
+                raise KeyError(key)
+            value = self.default()
+        return value
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if value is None:
+            self._writable().delete(key)
+        else:
+            self._writable().put(key, value)
+
+    def __delitem__(self, key: Any) -> None:
+        partition = self._writable()
+        if partition.get(key) is None:
+            raise KeyError(key)
+        partition.delete(key)
+
+    def __contains__(self, key: object) -> bool:
+        return self._here().get(key) is not None
+
+    def pop(self, key: Any, default: Any = None) -> Any:
+        """Remove ``key`` and return its value, or ``default``."""
+        partition = self._writable()
+        value = partition.get(key)
+        if value is None:
+            return default
+        partition.delete(key)
+        return value
+
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        """Return the value of ``key``, setting it to ``default`` first if it is not there."""
+        value = self.get(key)
+        if value is None:
+            self[key] = value = default
+        return value
+
+    def items(self) -> Iterator[tuple[Any, Any]]:
+        """Yield this task's entries, in the order of the keys' bytes. Reads the whole partition."""
+        items: Iterator[tuple[Any, Any]] = self._here().items()
+        return items
+
+    def keys(self) -> Iterator[Any]:
+        """Yield this task's keys."""
+        return (key for key, _ in self.items())
+
+    def values(self) -> Iterator[Any]:
+        """Yield this task's values."""
+        return (value for _, value in self.items())
+
+    def tumbling(self, size: Seconds, *, grace: Seconds = 0, **options: Any) -> WindowedTable:
+        """Return this table with a value per key *and* window of ``size`` seconds.
+
+        Args:
+            grace: how many seconds after its end a window still takes late events.
+            options: see :class:`WindowedTable`.
+        """
+        return self.hopping(size, size, grace=grace, **options)
+
+    def hopping(
+        self, size: Seconds, step: Seconds, *, grace: Seconds = 0, **options: Any
+    ) -> WindowedTable:
+        """Return this table with windows of ``size`` seconds that begin every ``step`` seconds."""
+        windows = Windows(_ms(size), _ms(step), _ms(grace))
+        return WindowedTable(self, windows, **options)
+
+
+def _ms(seconds: Seconds) -> int:
+    total = getattr(seconds, "total_seconds", None)  # Faust takes timedeltas too
+    return round(1000 * (total() if total else seconds))
+
+
+class WindowedTable(TableHandle):
+    """A value per key and window. ``counts[key] += 1`` changes the event's own window(s).
+
+    Args:
+        reduce: (value, event) -> value, for :meth:`update`.
+        sink: the topic for results.
+        emit: ``final`` (once, when a window has closed) or ``updates`` (at each change).
+        into: makes the result record of (key, window, value).
+    """
+
+    kind: Kind = "window"
+
+    def __init__(  # noqa: PLR0913
+        self,
+        table: Table,
+        windows: Windows,
+        *,
+        reduce: Callable[[Any, Any], Any] | None = None,
+        sink: Topic | None = None,
+        emit: Emission = "final",
+        into: Callable[[Any, Window, Any], Any] | None = None,
+        expires: Any = None,  # noqa: ARG002  (Faust's; here a window goes when it has closed)
+        key_index: bool = False,  # noqa: ARG002  (Faust's; there is always one here)
+    ) -> None:
+        super().__init__(
+            table.name,
+            key_type=table.key_type,
+            value_type=table.value_type,
+            emitter=Emitter(sink, emit, into) if sink is not None else None,
+            cache_entries=table.cache_entries,
+        )
+        if table.source is not None:
+            raise ConfigError(f"table {table.name!r} is a topic and cannot be windowed")
+        if windows.size_ms <= 0 or not 0 < windows.advance_ms <= windows.size_ms:
+            raise ConfigError(f"table {table.name!r}: a window needs 0 < step <= size")
+        self.windows = windows
+        self.default = table.default
+        self.aggregate = Aggregate(
+            table.default or (lambda: None), reduce, value_type=table.value_type
+        )
+
+    def open(self, store: Store, emit: Emit | None) -> WindowPartition:
+        """Return this table's partition on a task's store."""
+        return WindowPartition(
+            self.name,
+            store,
+            windows=self.windows,
+            key=self.key,
+            aggregate=self.aggregate,
+            emission=self.emitter.emission if self.emitter else None,
+            emit=emit,
+            cache_entries=self.cache_entries,
+        )
+
+    def update(self, key: Any, event: Any) -> None:
+        """Reduce ``event`` into the windows of its time."""
+        context = context_for(f"table {self.name!r}")
+        context.table(self.name).update(key, context.time_ms(), event)
+
+    def __getitem__(self, key: Any) -> WindowSet:
+        context = context_for(f"table {self.name!r}")
+        return WindowSet(context.table(self.name), key, context.time_ms())
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if isinstance(value, WindowSet):  # what ``table[key] += 1`` ends with
+            return
+        self[key].apply(lambda _: value)
+
+    def items(self) -> list[tuple[Any, int, int, Any]]:
+        """Return key, start, end (ms) and value of this task's open windows."""
+        rows: list[tuple[Any, int, int, Any]] = self._here().items()
+        return rows
+
+
+class WindowSet:
+    """One key's values in the windows of the event in hand."""
+
+    __slots__ = ("_key", "_partition", "_ts")
+
+    def __init__(self, partition: WindowPartition, key: Any, ts: int) -> None:
+        self._partition = partition
+        self._key = key
+        self._ts = ts
+
+    def apply(self, change: Callable[[Any], Any]) -> WindowSet:
+        """Replace the value of each of the event's windows by ``change(value)``."""
+        self._partition.apply(self._key, self._ts, change)
+        return self
+
+    def current(self) -> Any:
+        """Return the value in the latest window of the event's time, or None."""
+        return self._partition.get(self._key, self._ts)
+
+    def now(self) -> Any:
+        """Return the value in the latest window of the stream's time, or None."""
+        return self._partition.get(self._key, self._partition.stream_time)
+
+    def value(self) -> Any:
+        """Return what :meth:`current` does (Faust's name)."""
+        return self.current()
+
+    def __iadd__(self, other: Any) -> WindowSet:
+        return self.apply(lambda value: value + other)
+
+    def __isub__(self, other: Any) -> WindowSet:
+        return self.apply(lambda value: value - other)
+
+    def __imul__(self, other: Any) -> WindowSet:
+        return self.apply(lambda value: value * other)
+
+    def __ior__(self, other: Any) -> WindowSet:
+        return self.apply(lambda value: operator.or_(value, other))
+
+
+class SessionTable(TableHandle):
+    """A value per key and session: events with no gap longer than ``gap`` seconds between them.
+
+    Args:
+        grace: how many seconds after its end + gap a session still takes late events.
+        initial: makes an empty value; None: ``value_type()``.
+        reduce: (value, event) -> value; it may change the value in place and return it.
+        merge: (value, value) -> value, when an event bridges two sessions.
+        sink, emit, into: as for :class:`WindowedTable`.
+    """
+
+    kind: Kind = "session"
+
+    def __init__(  # noqa: PLR0913
+        self,
+        name: str,
+        *,
+        gap: Seconds,
+        grace: Seconds = 0,
+        reduce: Callable[[Any, Any], Any],
+        merge: Callable[[Any, Any], Any],
+        initial: Callable[[], Any] | None = None,
+        sink: Topic | None = None,
+        emit: Emission = "final",
+        into: Callable[[Any, Window, Any], Any] | None = None,
+        **options: Any,
+    ) -> None:
+        emitter = Emitter(sink, emit, into) if sink is not None else None
+        super().__init__(name, emitter=emitter, **options)
+        if gap <= 0:
+            raise ConfigError(f"session table {name!r}: gap must be more than 0 seconds")
+        initial = initial or self.value_type
+        if initial is None:
+            raise ConfigError(f"session table {name!r} needs value_type= or initial=")
+        self.gap = Gap(_ms(gap), _ms(grace))
+        self.aggregate = Aggregate(initial, reduce, merge, self.value_type)
+
+    def open(self, store: Store, emit: Emit | None) -> SessionPartition:
+        """Return this table's partition on a task's store."""
+        return SessionPartition(
+            self.name,
+            store,
+            gap=self.gap,
+            key=self.key,
+            aggregate=self.aggregate,
+            emission=self.emitter.emission if self.emitter else None,
+            emit=emit,
+            cache_entries=self.cache_entries,
+        )
+
+    def update(self, key: Any, event: Any) -> None:
+        """Reduce ``event`` into the session of its time."""
+        context = context_for(f"table {self.name!r}")
+        context.table(self.name).update(key, context.time_ms(), event)
+
+    def get(self, key: Any) -> list[Session]:
+        """Return the live sessions of ``key``, oldest first."""
+        sessions: list[Session] = self._here().get(key)
+        return sessions
+
+    def items(self) -> list[tuple[Any, int, int, Any]]:
+        """Return key, start, end (ms) and value of this task's live sessions."""
+        rows: list[tuple[Any, int, int, Any]] = self._here().items()
+        return rows

@@ -1,0 +1,456 @@
+"""A task: one partition of a sub-topology, with its agents, tables, inbox and outbox.
+
+::
+
+               start()              fail()
+    CREATED ────────────► RUNNING ─────────► FAILED
+       │                   │    ▲               │
+       │            hold() │    │ release()     │
+       │                   ▼    │               │
+       │                 HOLDING ───────┐       │
+       │                                ▼       ▼
+       └──────────────────────────────► CLOSED ◄┘     close(), from anywhere
+
+RUNNING takes pieces from the inbox and gives them to the agents; HOLDING finishes the events in
+hand and takes no more (a rebalance, a cut); FAILED waits for the worker, which drops the task and
+makes a new one from the committed state. There is no way back from FAILED or CLOSED: what a task
+holds in memory is worth nothing once it is in doubt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from enum import Enum
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from engine import position, rejects
+from engine.agent import Runner
+from engine.context import Context
+from engine.inbox import Inbox, Input, Piece
+from engine.outbox import Outbox
+from engine.record import TP, Batch, Output, Run
+from engine.table import Emitter, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from engine.edges import Edges, Position
+    from engine.errors import AgentFailed
+    from engine.metrics import Metrics
+    from engine.table import Emit, TableHandle
+    from engine.topic import Topic
+    from engine.topology import SubTopology
+    from tables.store import Change
+
+DEAD_LETTERS = "!dead-letters"
+TABLE = "!table"
+"""Consumers of an input that are not agents (the names cannot be agents')."""
+
+END_MARK = "headrace.end-of-input"
+"""The header of a record that says: this partition ends here, close every window."""
+
+WINDOW_HEADER = "headrace.window"
+
+
+class State(Enum):
+    """Where a task is in its life; see the drawing above."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    HOLDING = "holding"
+    FAILED = "failed"
+    CLOSED = "closed"
+
+
+MOVES: dict[State, frozenset[State]] = {
+    State.CREATED: frozenset({State.RUNNING, State.CLOSED}),
+    State.RUNNING: frozenset({State.HOLDING, State.FAILED, State.CLOSED}),
+    State.HOLDING: frozenset({State.RUNNING, State.FAILED, State.CLOSED}),
+    State.FAILED: frozenset({State.CLOSED}),
+    State.CLOSED: frozenset(),
+}
+
+
+class Poison(NamedTuple):
+    """An event that an agent must not get again, and why."""
+
+    agent: str
+    tp: TP
+    offset: int
+
+
+class TaskCut(NamedTuple):
+    """What one commit takes from a task."""
+
+    task: Task
+    rows: dict[TP, list[Output]]
+    changelogs: dict[TP, list[Output]]
+    positions: dict[TP, Position]
+    store: dict[str, list[Change]]
+
+
+class Task:
+    """See the module. Made by :mod:`engine.assignment`, which restores its tables first.
+
+    Args:
+        committed: the committed position of each input (None: never committed).
+        partitions_of: how many partitions a topic has.
+        poison: events to keep from agents, with the errors they raised.
+        end_marks: whether end-of-input marks are heeded (bounded runs only).
+    """
+
+    def __init__(  # noqa: PLR0913
+        self,
+        part: SubTopology,
+        partition: int,
+        *,
+        edges: Edges,
+        metrics: Metrics,
+        partitions_of: Callable[[str], int],
+        poison: dict[Poison, AgentFailed] | None = None,
+        end_marks: bool = False,
+        window_headers: bool = False,
+    ) -> None:
+        self.part = part
+        self.partition = partition
+        self.id = f"{part.name}_{partition}"
+        self.state = State.CREATED
+        self.failure: AgentFailed | None = None
+        self.failed_at: Poison | None = None
+        self.outbox = Outbox(partition, part.width, partitions_of)
+        self.tables: dict[str, Any] = {}
+        self._edges = edges
+        self._metrics = metrics
+        self._poison = poison or {}
+        self._end_marks = end_marks
+        self._window_headers = window_headers
+        self._topics: dict[str, Topic] = {topic.name: topic for topic in part.inputs}
+        self._sources = part.sources
+        self.inbox = Inbox(
+            Input(TP(name, partition), is_table=name in self._sources, end=edges.source.end)
+            for name in self._topics
+        )
+        self._done: dict[TP, dict[str, int]] = {tp: {} for tp in self.inbox.inputs}
+        self._runners: list[Runner] = []
+        self._pump: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        self._boundary: asyncio.Future[None] | None = None
+        self._committed: dict[TP, Position] = {}
+        self.store = edges.open_store(self.id, [table.name for table in part.tables])
+
+    def __repr__(self) -> str:
+        return f"<Task {self.id} {self.state.value}>"
+
+    # -- life --------------------------------------------------------------------------------
+
+    def _move_to(self, state: State) -> None:
+        assert state in MOVES[self.state], f"task {self.id} cannot go {self.state} -> {state}"
+        self.state = state
+
+    def open_tables(self) -> None:
+        """Open the partitions of its tables on the store, which recovery then fills."""
+        for table in self.part.tables:
+            self.tables[table.name] = table.open(self.store, self._emit_for(table))
+
+    def start(self, committed: dict[TP, Position | None]) -> None:
+        """Begin to work from the committed positions; the tables are restored."""
+        self._move_to(State.RUNNING)
+        for node in self.part.nodes:
+            context = Context(node.agent.name, self.id, self.tables, self.outbox)
+            runner = Runner(
+                node.agent,
+                stage=node.stage,
+                context=context,
+                clock=self._edges.clock,
+                quiet=self._quiet,
+                failed=self._agent_failed,
+                moved=node.moved,
+            )
+            self._runners.append(runner)
+        for tp, each in self.inbox.inputs.items():
+            self._start_input(tp, each, committed.get(tp))
+        for runner in self._runners:
+            runner.start()
+        self._pump = asyncio.get_running_loop().create_task(self._run(), name=f"task-{self.id}")
+
+    def _start_input(self, tp: TP, each: Input, at: Position | None) -> None:
+        offset = at.offset if at is not None else 0
+        notes = position.unpack(at)
+        each.received = offset
+        if at is not None:
+            self._committed[tp] = at
+        done = self._done[tp]
+        done[DEAD_LETTERS] = notes.ahead.get(DEAD_LETTERS, offset)
+        if each.is_table:
+            done[TABLE] = notes.ahead.get(TABLE, offset)
+        for runner, node in zip(self._runners, self.part.nodes, strict=True):
+            if any(topic.name == tp.topic for topic in node.inputs):
+                runner.feed.resume_at(tp, notes.ahead.get(runner.name, offset))
+        for name, time in notes.times.items():
+            if name in self.tables and hasattr(self.tables[name], "stream_time"):
+                self.tables[name].stream_time = time
+
+    async def close(self) -> None:
+        """Stop the agents and release the store. What was not committed is gone."""
+        if self.state is State.CLOSED:
+            return
+        self._move_to(State.CLOSED)
+        if self._pump is not None:
+            self._pump.cancel()
+            await asyncio.wait([self._pump])
+        for runner in self._runners:
+            await runner.stop()
+        self.tables.clear()
+        self.store.close()
+
+    def _agent_failed(self, error: AgentFailed) -> None:
+        """Note the event that an agent raised on; the worker rolls the task back."""
+        if self.state in {State.FAILED, State.CLOSED}:
+            return
+        runner = next(r for r in self._runners if r.agent.name == error.agent)
+        context = runner.context
+        self.failure = error
+        if context.run is not None:
+            offset = context.run.offsets[context.index] if context.run.offsets else -1
+            self.failed_at = Poison(runner.name, context.run.tp, offset)
+        self._move_to(State.FAILED)
+        self._edges.source.wake()
+        self._tell_boundary()
+
+    # -- in ----------------------------------------------------------------------------------
+
+    def receive(self, batch: Batch) -> None:
+        """Take what one poll brought for one input: decode and check it all, queue it."""
+        topic = self._topics[batch.tp.topic]
+        run, checked = topic.decode(batch)
+        refused = [
+            rejects.dead_letter(topic, batch, index, violation)
+            for index, violation in checked.broken
+        ]
+        if self._end_marks and refused:
+            refused = self._without_end_marks(batch, run, refused)
+        self.inbox.inputs[batch.tp].add(Piece(run, refused))
+        self._metrics.received(batch.tp.topic, len(run), checked)
+        self._wake.set()
+
+    def _without_end_marks(self, batch: Batch, run: Run, refused: list[Any]) -> list[Any]:
+        """Take end-of-input marks (null values, refused by any stream's contract) out again."""
+        marked = {
+            offset
+            for offset, headers in zip(batch.offsets, batch.headers, strict=True)
+            if any(name == END_MARK for name, _ in headers)
+        }
+        run.ends = bool(marked)
+        return [row for row in refused if row[0] not in marked]
+
+    async def _run(self) -> None:
+        """Give the agents one piece of work after the other."""
+        while True:
+            piece = self.inbox.next() if self.state is State.RUNNING else None
+            if piece is None:
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            await self._process(piece)
+
+    async def _process(self, piece: Piece) -> None:
+        """Bring one piece through the task: dead letters, tables that are topics, agents."""
+        run = piece.run
+        done = self._done[run.tp]
+        self._bury(piece, done)
+        table = self._sources.get(run.tp.topic)
+        if table is not None:
+            self._update_table(table, run, done[TABLE])
+            done[TABLE] = run.next_offset
+        busy = []
+        for runner, node in zip(self._runners, self.part.nodes, strict=True):
+            if any(topic.name == run.tp.topic for topic in node.inputs):
+                share = self._share(runner, run)
+                if len(share):
+                    while runner.feed.busy:  # a tick is being handled
+                        await self._until_quiet([runner])
+                    runner.feed.give(share)
+                    busy.append(runner)
+                else:
+                    runner.feed.resume_at(run.tp, run.next_offset)
+        if busy:
+            await self._until_quiet(busy)
+        if run.ends:
+            self.close_windows()
+
+    def _bury(self, piece: Piece, done: dict[str, int]) -> None:
+        """Put the dead letters into the outbox, once each."""
+        if piece.refused:
+            lane = self.outbox.lane(self._topics[piece.run.tp.topic].dead_letters)
+            home = self.partition % lane.partitioner.partitions
+            seen = done[DEAD_LETTERS]
+            for offset, key, value, timestamp, headers in piece.refused:
+                if offset >= seen:
+                    lane.put(key, value, timestamp, headers, partition=home)
+        done[DEAD_LETTERS] = max(done[DEAD_LETTERS], piece.run.next_offset)
+
+    def _update_table(self, table: TableHandle, run: Run, seen: int) -> None:
+        partition = self.tables[table.name]
+        decode_key = table.key.decode
+        for offset, key, event, raw in zip(
+            run.offsets, run.keys, run.events, run.values, strict=True
+        ):
+            if offset < seen or key is None:  # a null table key is dropped, as in Kafka Streams
+                continue
+            if raw is None:
+                partition.delete(decode_key(key))
+            else:
+                partition.put_raw(decode_key(key), event, raw)
+
+    def _share(self, runner: Runner, run: Run) -> Run:
+        """Return what of a run an agent has still to do: not what lies behind it, nor poison."""
+        seen = runner.feed.positions().get(run.tp, 0)
+        if run.offsets and run.offsets[0] < seen:
+            start = next((i for i, offset in enumerate(run.offsets) if offset >= seen), len(run))
+            run = run.part(start, len(run))
+        for poison, error in self._poison.items():
+            if poison.agent == runner.name and poison.tp == run.tp:
+                run = self._without(run, poison, error, runner)
+        return run
+
+    def _without(self, run: Run, poison: Poison, error: AgentFailed, runner: Runner) -> Run:
+        """Take one event out of a run; it goes to the dead letters unless it is to be skipped."""
+        if poison.offset not in run.offsets:
+            return run
+        i = run.offsets.index(poison.offset)
+        if runner.agent.on_error == "dead_letter":
+            topic = self._topics[run.tp.topic]
+            lane = self.outbox.lane(topic.dead_letters)
+            headers = rejects.failure_headers(topic, run, i, error)
+            home = self.partition % lane.partitioner.partitions
+            lane.put(run.keys[i], run.values[i], run.timestamps[i], headers, partition=home)
+        keep = [*range(i), *range(i + 1, len(run))]
+        return run.only(keep)
+
+    def close_windows(self) -> None:
+        """Close every window and session: the input has ended."""
+        for partition in self.tables.values():
+            if hasattr(partition, "close_all"):
+                partition.close_all()
+
+    # -- boundaries --------------------------------------------------------------------------
+
+    def _quiet(self) -> None:
+        """An agent has come to a boundary."""
+        if self._boundary is not None:
+            self._tell_boundary()
+
+    def _tell_boundary(self) -> None:
+        if self._boundary is not None and not self._boundary.done():
+            self._boundary.set_result(None)
+
+    async def _until_quiet(self, runners: list[Runner]) -> None:
+        """Wait until these agents have done what they were given."""
+        while any(runner.feed.busy for runner in runners):
+            await self._next_boundary()
+
+    async def _next_boundary(self) -> None:
+        if self._boundary is None or self._boundary.done():
+            self._boundary = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._boundary)
+
+    def at_boundary(self) -> bool:
+        """Say whether every agent is between two events."""
+        return all(runner.feed.at_boundary() for runner in self._runners)
+
+    async def hold(self) -> None:
+        """Finish the events in hand and take no more, until :meth:`release`."""
+        if self.state is State.RUNNING:
+            self._move_to(State.HOLDING)
+        for runner in self._runners:
+            runner.feed.pausing = True
+        while self.state is State.HOLDING and not self.at_boundary():
+            await self._next_boundary()
+
+    def release(self) -> None:
+        """Go on after :meth:`hold`."""
+        if self.state is State.HOLDING:
+            self._move_to(State.RUNNING)
+            for runner in self._runners:
+                runner.feed.go_on()
+            self._wake.set()
+
+    # -- out ---------------------------------------------------------------------------------
+
+    def _emit_for(self, table: TableHandle) -> Emit | None:
+        """Return what a windowed table calls with each result."""
+        if table.emitter is None:
+            return None
+        return _result_writer(table.emitter, self.outbox, table, with_window=self._window_headers)
+
+    def cut(self) -> TaskCut | None:
+        """Take everything that is done out of the task, at a boundary; None if nothing is.
+
+        The task goes on at once: its next events change the overlay, not what was cut.
+        """
+        assert self.at_boundary(), f"task {self.id} was cut in the middle of an event"
+        changelogs: dict[TP, list[Output]] = {}
+        store: dict[str, list[Change]] = {}
+        now = self._edges.clock.now_ms()
+        for table in self.part.tables:
+            cut = self.tables[table.name].cut()
+            if table.changelog is not None and cut.changelog:
+                tp = TP(table.changelog.name, self.partition)
+                changelogs[tp] = [(key, value, now, ()) for key, value in cut.changelog]
+            for family, changes in cut.store.items():
+                store.setdefault(family, []).extend(changes)
+        positions = self._positions()
+        rows = self.outbox.cut()
+        if not positions and not rows and not changelogs and not any(store.values()):
+            return None
+        self._committed |= positions
+        return TaskCut(self, rows, changelogs, positions, store)
+
+    def _positions(self) -> dict[TP, Position]:
+        """Return the positions that have changed since the last cut."""
+        times = {
+            name: partition.stream_time
+            for name, partition in self.tables.items()
+            if getattr(partition, "stream_time", -1) >= 0
+        }
+        changed: dict[TP, Position] = {}
+        for number, (tp, done) in enumerate(sorted(self._done.items())):
+            consumers = dict(done)
+            for runner in self._runners:
+                at = runner.feed.positions().get(tp)
+                if at is not None:
+                    consumers[runner.name] = at
+            packed = position.pack(consumers, times if number == 0 else {})
+            if packed != self._committed.get(tp):
+                changed[tp] = packed
+        return changed
+
+    def committed(self, cut: TaskCut, ends: dict[TP, int]) -> None:
+        """Kafka has the cut: bring it to the store, with where the changelogs are now."""
+        meta = [(f"changelog:{tp.topic}".encode(), b"%d" % ends[tp]) for tp in cut.changelogs]
+        meta += [(f"source:{tp.topic}".encode(), b"%d" % at.offset)
+                 for tp, at in cut.positions.items()]  # fmt: skip
+        self.store.write({**cut.store, "headrace.meta": meta})
+        for partition in self.tables.values():
+            partition.committed()
+
+
+def _result_writer(
+    emitter: Emitter, outbox: Outbox, table: TableHandle, *, with_window: bool
+) -> Emit:
+    """Make the function that turns a window's result into a record of the sink topic."""
+    topic, into = emitter.topic, emitter.into
+    key_field, encode_key = topic.contract.key_field, table.key.encode
+
+    def emit(key: Any, start: int, end: int, value: Any, timestamp: int) -> None:
+        raw = None
+        raw_key = encode_key(key)
+        if value is not None:
+            result = value if into is None else into(key, Window(start, end), value)
+            if key_field is not None:
+                raw_key = topic.encode_key(key_field(result)) or raw_key
+            raw = topic.encode_value(result)
+        headers = ((WINDOW_HEADER, b"%d,%d" % (start, end)),) if with_window else ()
+        outbox.lane(topic.name).put(raw_key, raw, timestamp, headers)
+
+    return emit

@@ -1,0 +1,228 @@
+"""Which agents, topics and tables belong together: sub-topologies, and whether they fit.
+
+Agents that share a topic or a table form one sub-topology, since their records and state must be
+in the same place. A task is one partition of a sub-topology. All of its inputs need the same number
+of partitions, or equal keys would not meet.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from engine.agent import Agent, Stage
+from engine.contracts.contract import Contract
+from engine.errors import ConfigError
+from engine.stream import Move
+from engine.table import TableHandle
+from engine.topic import Topic
+
+
+class Node(msgspec.Struct, frozen=True):
+    """An agent, or one half of one that re-keys its stream.
+
+    Attributes:
+        inputs: the topics that this part reads.
+        moved: the topic between the two halves.
+    """
+
+    agent: Agent
+    stage: Stage
+    inputs: tuple[Topic, ...]
+    moved: Topic | None
+    tables: tuple[TableHandle, ...]
+
+
+class SubTopology(msgspec.Struct, frozen=True):
+    """Agents, tables and input topics that live and move together."""
+
+    name: str
+    nodes: tuple[Node, ...]
+    tables: tuple[TableHandle, ...]
+    inputs: tuple[Topic, ...]
+    width: int = 0
+
+    @property
+    def sources(self) -> dict[str, TableHandle]:
+        """The tables that are topics, by the topic's name."""
+        return {table.source.name: table for table in self.tables if table.source is not None}
+
+    @property
+    def outputs(self) -> tuple[Topic, ...]:
+        """The topics that it may write to, changelogs not counted."""
+        found: dict[str, Topic] = {}
+        for node in self.nodes:
+            sinks = [*node.agent.sinks] if node.stage != "before" else []
+            for sink in [*sinks, node.moved if node.stage == "before" else None]:
+                topic = sink.channel if isinstance(sink, Agent) else sink
+                if isinstance(topic, Topic):
+                    found[topic.name] = topic
+        for table in self.tables:
+            if table.emitter is not None:
+                found[table.emitter.topic.name] = table.emitter.topic
+        return tuple(found.values())
+
+
+class Topology(msgspec.Struct, frozen=True):
+    """All sub-topologies of an app."""
+
+    parts: tuple[SubTopology, ...]
+
+    @property
+    def inputs(self) -> dict[str, Topic]:
+        """Every topic that is read."""
+        return {topic.name: topic for part in self.parts for topic in part.inputs}
+
+    @property
+    def topics(self) -> dict[str, Topic]:
+        """Every topic that is read or written, changelogs too, dead letters not."""
+        found = dict(self.inputs)
+        for part in self.parts:
+            found |= {topic.name: topic for topic in part.outputs}
+            found |= {t.changelog.name: t.changelog for t in part.tables if t.changelog is not None}
+        return found
+
+    def measured(self, partitions: Mapping[str, int]) -> Topology:
+        """Return the topology with its widths.
+
+        Raises:
+            ConfigError: inputs that belong together differ in their number of partitions.
+        """
+        parts = []
+        for part in self.parts:
+            widths = {topic.name: partitions[topic.name] for topic in part.inputs}
+            if len(set(widths.values())) > 1:
+                raise ConfigError(not_co_partitioned(part, widths))
+            parts.append(msgspec.structs.replace(part, width=next(iter(widths.values()))))
+        return Topology(tuple(parts))
+
+
+def not_co_partitioned(part: SubTopology, widths: Mapping[str, int]) -> str:
+    """Say which topics do not fit, and what to do."""
+    agents = ", ".join(dict.fromkeys(node.agent.name for node in part.nodes))
+    listed = ", ".join(f"{name} has {count}" for name, count in sorted(widths.items()))
+    most = max(widths.values())
+    short = next(name for name, count in sorted(widths.items()) if count != most)
+    return (
+        f"topics that are joined need the same number of partitions, but for {agents} {listed}: "
+        f"create {short} anew with `headrace topics create {short} --partitions {most}`, "
+        "or re-key the stream with stream.group_by(...)"
+    )
+
+
+def build(app_id: str, agents: Sequence[Agent], tables: Iterable[TableHandle]) -> Topology:
+    """Find the sub-topologies of an app."""
+    handles = tuple(tables)
+    nodes = [node for agent in agents for node in _nodes(app_id, agent, handles)]
+    groups = _groups(nodes, handles)
+    parts = []
+    for number, (members, held) in enumerate(groups):
+        inputs = {topic.name: topic for node in members for topic in node.inputs}
+        inputs |= {t.source.name: t.source for t in held if t.source is not None}
+        for table in held:
+            table.name_changelog(app_id)
+        parts.append(SubTopology(f"{number}", tuple(members), tuple(held), tuple(inputs.values())))
+    return Topology(tuple(parts))
+
+
+def _nodes(app_id: str, agent: Agent, tables: Sequence[TableHandle]) -> list[Node]:
+    """Return an agent as one node, or as two with a topic in between."""
+    used = tables_used_by(agent, tables)
+    move = agent.find_move()
+    if move is None:
+        return [Node(agent, "whole", agent.topics, None, used)]
+    moved = move.topic or _between(app_id, agent, move)
+    return [
+        Node(agent, "before", agent.topics, moved, ()),
+        Node(agent, "after", (moved,), moved, used),
+    ]
+
+
+def _between(app_id: str, agent: Agent, move: Move) -> Topic:
+    """Name the internal topic of a ``group_by``; it carries what the agent's own topic does."""
+    contract: Contract = agent.topics[0].contract
+    return Topic(
+        f"{app_id}-{agent.name}-{move.name}-repartition",
+        msgspec.structs.replace(contract, key_type=str, key_field=None, rules=()),
+        internal=True,
+    )
+
+
+def _groups(
+    nodes: Sequence[Node], tables: Sequence[TableHandle]
+) -> list[tuple[list[Node], list[TableHandle]]]:
+    """Put together what shares a topic or a table, in the order of declaration."""
+    owner: dict[str, int] = {}
+    groups: dict[int, set[str]] = {}
+    for number, node in enumerate(nodes):
+        names = {f"topic:{topic.name}" for topic in node.inputs}
+        for table in node.tables:
+            names.add(f"table:{table.name}")
+            if table.source is not None:
+                names.add(f"topic:{table.source.name}")
+        joined = {owner[name] for name in names if name in owner}
+        for other in joined:
+            names |= groups.pop(other)
+        groups[number] = names
+        owner.update(dict.fromkeys(names, number))
+    found = []
+    for names in sorted(groups.values(), key=lambda names: _first(nodes, names)):
+        members = [n for n in nodes if any(f"topic:{topic.name}" in names for topic in n.inputs)]
+        held = [table for table in tables if f"table:{table.name}" in names]
+        found.append((members, held))
+    return found
+
+
+def _first(nodes: Sequence[Node], names: set[str]) -> int:
+    return next(i for i, n in enumerate(nodes) if f"topic:{n.inputs[0].name}" in names)
+
+
+def tables_used_by(agent: Agent, tables: Sequence[TableHandle]) -> tuple[TableHandle, ...]:
+    """Return the tables that an agent names in its code, and those it declares.
+
+    Looks at the globals, closures and module attributes that the function's code mentions, through
+    functions of the same module that it calls.
+    """
+    known = {id(table): table for table in tables}
+    found: dict[int, TableHandle] = {id(table): table for table in agent.tables}
+    seen: set[int] = set()
+
+    def look(value: Any, names: set[str], module: str) -> None:
+        if id(value) in known:
+            found[id(value)] = known[id(value)]
+        elif isinstance(value, types.ModuleType):
+            for name in names:
+                attribute = getattr(value, name, None)
+                if id(attribute) in known:
+                    found[id(attribute)] = known[id(attribute)]
+        elif inspect.isfunction(value) and value.__module__ == module:
+            scan(value)
+
+    def scan(fun: Any) -> None:
+        if id(fun) in seen or not hasattr(fun, "__code__"):
+            return
+        seen.add(id(fun))
+        names = _names(fun.__code__)
+        for name in names:
+            if name in fun.__globals__:
+                look(fun.__globals__[name], names, fun.__module__)
+        for cell in fun.__closure__ or ():
+            try:
+                look(cell.cell_contents, names, fun.__module__)
+            except ValueError:  # a cell that is not filled yet
+                continue
+
+    scan(agent.fun)
+    return tuple(found.values())
+
+
+def _names(code: types.CodeType) -> set[str]:
+    names = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            names |= _names(constant)
+    return names
