@@ -152,6 +152,11 @@ class Task:
         for table in self.part.tables:
             self.tables[table.name] = table.open(self.store, self._emit_for(table))
 
+    def reset_store(self) -> None:
+        """Empty the store (it does not fit the changelogs) and open the tables anew on it."""
+        self.store.clear()
+        self.open_tables()
+
     def start(self, committed: dict[TP, Position | None]) -> None:
         """Begin to work from the committed positions; the tables are restored."""
         self._move_to(State.RUNNING)
@@ -177,6 +182,7 @@ class Task:
         offset = at.offset if at is not None else 0
         notes = position.unpack(at)
         each.received = offset
+        each.gate = max(each.gate, notes.gate)
         if at is not None:
             self._committed[tp] = at
         done = self._done[tp]
@@ -358,6 +364,11 @@ class Task:
         """Say whether every agent is between two events."""
         return all(runner.feed.at_boundary() for runner in self._runners)
 
+    def idle(self) -> bool:
+        """Say whether nothing waits and no agent has an event in hand."""
+        waiting = any(each.queue for each in self.inbox.inputs.values())
+        return not waiting and not any(runner.feed.busy for runner in self._runners)
+
     async def hold(self) -> None:
         """Finish the events in hand and take no more, until :meth:`release`."""
         if self.state is State.RUNNING:
@@ -420,7 +431,8 @@ class Task:
                 at = runner.feed.positions().get(tp)
                 if at is not None:
                     consumers[runner.name] = at
-            packed = position.pack(consumers, times if number == 0 else {})
+            gate = self.inbox.inputs[tp].gate
+            packed = position.pack(consumers, times if number == 0 else {}, gate)
             if packed != self._committed.get(tp):
                 changed[tp] = packed
         return changed

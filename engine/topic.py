@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from engine.contracts.contract import Contract
 from engine.record import Run
 from tables.codec import key_codec
 
 if TYPE_CHECKING:
-    from engine.contracts.contract import Checked, Contract
+    from engine.contracts.contract import Checked
     from engine.record import Batch
 
 
@@ -57,6 +58,17 @@ class Topic:
     def dead_letters(self) -> str:
         """The name of the topic for what breaks the contract."""
         return f"{self.name}-dlq"
+
+    def dead_letter_topic(self, partitions: int) -> Topic:
+        """Return the topic for what breaks the contract: bytes as they came, kept as long."""
+        name = self.dead_letters
+        config = TopicConfig(partitions=partitions, retention_ms=self.config.retention_ms)
+        return Topic(name, Contract.of(name, bytes, null_values=True), config, internal=True)
+
+    def sized(self, partitions: int) -> Topic:
+        """Set how many partitions it is created with; return it."""
+        self.config = msgspec.structs.replace(self.config, partitions=partitions)
+        return self
 
     def encode_key(self, key: Any) -> bytes | None:
         """Return the bytes of a key; bytes are taken as they are."""

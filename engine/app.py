@@ -1,0 +1,373 @@
+"""Faust's surface on our engine: the only file that imports faust.
+
+``App`` is a ``faust.App``: timers, crontab, tasks, commands, pages, signals and the ``faust`` command
+line are Faust's. Topics, agents, tables, sinks and sends are ours, and no record passes Faust's
+consumer, conductor, channels, tables, recovery or producer: the boot strategy starts one service,
+the engine, in the place of all of them.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import faust
+import msgspec
+from faust.app.base import BootStrategy
+from faust.models.base import Model
+from mode import Service
+
+from engine import config as configuration
+from engine.agent import Agent, OnError
+from engine.contracts.contract import Contract
+from engine.errors import ConfigError
+from engine.kafka import kafka_edges
+from engine.loop import Engine
+from engine.partitioner import Partitioner
+from engine.table import SessionTable, Table, TableHandle
+from engine.topic import Topic, TopicConfig
+from engine.topology import Topology, build
+
+if TYPE_CHECKING:
+    from engine.config import Config
+
+_FAUST_NAMES = {
+    "topic_partitions": "partitions",
+    "topic_replication_factor": "replicas",
+    "datadir": "state_dir",
+    "processing_guarantee": "guarantee",
+}
+"""Settings that Faust has under another name."""
+
+
+class EngineService(Service):  # type: ignore[misc]
+    """The engine as a service of the app: starts with it, stops with it, crashes it."""
+
+    def __init__(self, app: App, **options: Any) -> None:
+        self.app = app
+        super().__init__(**options)
+
+    @Service.task  # type: ignore[untyped-decorator]
+    async def _work(self) -> None:
+        await self.app.engine.run()
+        if not self.should_stop:
+            self.set_shutdown()
+
+    async def on_stop(self) -> None:
+        """Let the loop end: it commits what is done."""
+        self.app.engine.stop()
+
+
+class Boot(BootStrategy):  # type: ignore[misc]
+    """What a worker starts: the engine and, if asked for, the web server."""
+
+    def server(self) -> Iterable[Any]:
+        """Return the services of a worker."""
+        return [*self.web_server(), self.app.engine_service]
+
+    client_only = server
+    producer_only = server
+
+
+class App(faust.App):  # type: ignore[misc]
+    """An app: what its worker processes do. Takes Faust's settings and ours.
+
+    Args:
+        id: names the consumer group, the changelogs and the transactional ids.
+        broker: ``host:port`` (Faust's ``kafka://host:port`` too).
+        settings: fields of :class:`engine.config.Config`; everything else goes to Faust.
+    """
+
+    BootStrategy = Boot
+
+    def __init__(self, id: str, *, broker: Any = None, **settings: Any) -> None:  # noqa: A002
+        known = {field.name for field in msgspec.structs.fields(configuration.Config)}
+        for theirs, ours in _FAUST_NAMES.items():
+            if theirs in settings:
+                settings[ours] = settings.pop(theirs)
+        self._settings = {name: settings.pop(name) for name in list(settings) if name in known}
+        if broker is not None:
+            self._settings["broker"] = _plain_broker(broker)
+        settings.setdefault("web_enabled", False)
+        self.declared_agents: list[Agent] = []
+        self.declared_tables: dict[str, TableHandle] = {}
+        self.declared_topics: dict[str, Topic] = {}
+        self.timers: list[tuple[int, Callable[[], Any]]] = []
+        self._engine: Engine | None = None
+        self._engine_service: EngineService | None = None
+        self._app_id = id
+        super().__init__(id, broker=f"kafka://{self._settings.get('broker', 'localhost')}", **settings)
+
+    # -- topics ------------------------------------------------------------------------------
+
+    def topic(  # type: ignore[override]  # noqa: PLR0913
+        self,
+        *topics: str,
+        value_type: Any = None,
+        key_type: Any = None,
+        contract: Contract | None = None,
+        partitions: int | None = None,
+        replicas: int | None = None,
+        retention: float | None = None,
+        compacting: bool = False,
+        internal: bool = False,
+        config: dict[str, Any] | None = None,
+        **rest: Any,
+    ) -> Any:
+        """Declare a topic (or several, for one agent to read together).
+
+        Args:
+            value_type: the type of the values: a Struct whose constraints are the contract, a
+                ``faust.Record``, ``bytes``, ``str``, or None for any JSON.
+            contract: the contract, where a type does not say enough.
+            retention: how long records are kept, in seconds.
+            compacting: keep the last record of each key.
+        """
+        for name in rest:
+            if name not in _IGNORED:
+                raise ConfigError(f"topic {topics[0]!r}: there is no option {name!r} here")
+        if not topics:
+            raise ConfigError("app.topic() needs a name")
+        extra = {name: str(value) for name, value in (config or {}).items()}
+        how = TopicConfig(
+            partitions=partitions,
+            replicas=replicas,
+            retention_ms=None if retention is None else round(1000 * retention),
+            compacted=compacting,
+            extra=extra,
+        )
+        made = [
+            self._topic(name, contract or _contract(name, value_type, key_type, compacting), how,
+                        internal=internal)
+            for name in topics
+        ]  # fmt: skip
+        return made[0] if len(made) == 1 else made
+
+    def _topic(
+        self, name: str, contract: Contract, how: TopicConfig, *, internal: bool
+    ) -> Topic:
+        topic = Topic(name, contract, how, internal=internal)
+        topic.send_outside = self._send_outside
+        self.declared_topics[name] = topic
+        return topic
+
+    def topic_named(self, name: str) -> Topic:
+        """Return the topic of that name; one that nobody declared carries raw bytes."""
+        known = self.declared_topics.get(name) or self.topology().topics.get(name)
+        if known is not None:
+            return known
+        contract = Contract.of(name, bytes, null_values=True, key_type=bytes)
+        return Topic(name, contract, internal=True)
+
+    async def _send_outside(self, topic: str, key: Any, value: Any, timestamp: Any, headers: Any,
+                            partition: int | None) -> None:  # fmt: skip
+        """Send from a timer, a command or a page: at once, in no transaction."""
+        engine = self.engine
+        if partition is None and key is not None:
+            counts = await engine.edges.admin.partitions([topic])
+            if topic not in counts:
+                raise ConfigError(f"topic {topic} does not exist: `headrace topics create {topic}`")
+            partition = Partitioner(counts[topic])(key)
+        when = engine.edges.clock.now_ms() if timestamp is None else timestamp
+        await engine.edges.outlet.send(topic, key, value, when, headers, partition)
+
+    # -- agents ------------------------------------------------------------------------------
+
+    def agent(  # type: ignore[override]  # noqa: PLR0913
+        self,
+        channel: Any = None,
+        *,
+        name: str | None = None,
+        sink: Iterable[Any] | None = None,
+        tables: Sequence[TableHandle] = (),
+        on_error: OnError = "dead_letter",
+        retries: int = 0,
+        concurrency: int = 1,
+        **rest: Any,
+    ) -> Callable[[Callable[..., Any]], Agent]:
+        """Make an agent of a coroutine function.
+
+        Args:
+            channel: the topic it reads (or a list of them, or a topic's name).
+            sink: topics, agents or functions that get each value it yields.
+            tables: tables it uses that its code does not name.
+            on_error: what becomes of an event on which it raises: see :class:`engine.agent.Agent`.
+        """
+        if concurrency != 1:
+            raise ConfigError(
+                "concurrency= would process a partition's events out of order: use more partitions, "
+                "or await several things at once inside the agent"
+            )
+        for option in rest:
+            if option not in _IGNORED:
+                raise ConfigError(f"@app.agent: there is no option {option!r} here")
+
+        def declare(fun: Callable[..., Any]) -> Agent:
+            given = name or fun.__qualname__.rpartition(".")[2]
+            agent = Agent(
+                fun,
+                self._channels(channel, given),
+                name=given,
+                sinks=tuple(sink or ()),
+                tables=tables,
+                on_error=on_error,
+                retries=retries,
+            )
+            if any(agent.name == other.name for other in self.declared_agents):
+                raise ConfigError(f"there are two agents named {agent.name!r}: give one a name=")
+            self.declared_agents.append(agent)
+            return agent
+
+        return declare
+
+    def _channels(self, channel: Any, agent: str) -> list[Topic]:
+        if channel is None:  # as in Faust: a topic named after the agent
+            return [self.topic(f"{self._app_id}-{agent}")]
+        if isinstance(channel, str):
+            return [self.topic(channel)]
+        if isinstance(channel, Topic):
+            return [channel]
+        return list(channel)
+
+    # -- tables ------------------------------------------------------------------------------
+
+    def Table(self, name: str, **options: Any) -> Table:  # type: ignore[override]  # noqa: N802
+        """Declare a keyed table: see :class:`engine.table.Table`."""
+        for option in [option for option in options if option in _IGNORED]:
+            del options[option]
+        return self._declare(_Declaring(self, name, **options))
+
+    table = Table
+
+    def SessionTable(self, name: str, **options: Any) -> SessionTable:  # noqa: N802
+        """Declare a table of sessions: see :class:`engine.table.SessionTable`."""
+        return self._declare(SessionTable(name, **options))
+
+    def _declare(self, table: Any) -> Any:
+        held = self.declared_tables.get(table.name)
+        if held is not None and not table.kind == "window":
+            raise ConfigError(f"there are two tables named {table.name!r}")
+        self.declared_tables[table.name] = table
+        return table
+
+    # -- timers ------------------------------------------------------------------------------
+
+    def timer(self, interval: Any, *args: Any, **options: Any) -> Any:
+        """Call a coroutine function every ``interval`` seconds, while the worker runs."""
+        seconds = interval.total_seconds() if hasattr(interval, "total_seconds") else interval
+        declare = super().timer(interval, *args, **options)
+
+        def note(fun: Callable[..., Any]) -> Any:
+            takes_app = bool(inspect.signature(fun).parameters)
+            self.timers.append((round(1000 * seconds), lambda: fun(self) if takes_app else fun()))
+            return declare(fun)
+
+        return note
+
+    def is_leader(self) -> bool:
+        """Say whether this worker has the first partition: one worker of an app has."""
+        engine = self._engine
+        return engine is not None and any(key[1] == 0 for key in engine.assignment.tasks)
+
+    # -- the engine --------------------------------------------------------------------------
+
+    def settings(self, **overrides: Any) -> Config:
+        """Return the settings: the overrides, then the app's own, then the environment's."""
+        return configuration.make({"id": self._app_id, **self._settings, **overrides})
+
+    def configure(self, **settings: Any) -> None:
+        """Change settings before the start (the command line's options)."""
+        self._settings |= {name: value for name, value in settings.items() if value is not None}
+
+    def topology(self) -> Topology:
+        """Return what the app declares, put together."""
+        if not self.declared_agents:
+            raise ConfigError(
+                f"app {self._app_id!r} has no agents: is the module with its @app.agent imported?"
+            )
+        return build(self._app_id, self.declared_agents, self.declared_tables.values())
+
+    def attach(self, engine: Engine) -> None:
+        """Let sends from outside of agents go through this engine."""
+        self._engine = engine
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of this process; made at the first look."""
+        if self._engine is None:
+            config, topology = self.settings(), self.topology()
+            groups = [[topic.name for topic in part.inputs] for part in topology.parts]
+            self._engine = Engine(config, topology, kafka_edges(config, groups))
+        return self._engine
+
+    @property
+    def engine_service(self) -> EngineService:
+        """The engine as a service."""
+        if self._engine_service is None:
+            self._engine_service = EngineService(self, loop=self.loop, beacon=self.beacon)
+        return self._engine_service
+
+    async def _wait_for_table_recovery_completed(self) -> bool:
+        """Timers and tasks start once the worker is a member of its group."""
+        await self.wait_first(self.engine.ready.wait(), self.wait_for_stopped())
+        return not self.should_stop
+
+    async def on_stop(self) -> None:
+        """Nothing of Faust's own is to be stopped: no consumer, no producer."""
+
+
+class _Declaring(Table):
+    """A table that tells its app when it becomes a windowed one."""
+
+    def __init__(self, app: App, name: str, **options: Any) -> None:
+        super().__init__(name, **options)
+        self._app = app
+
+    def hopping(self, size: Any, step: Any, **options: Any) -> Any:
+        """See :meth:`engine.table.Table.hopping`."""
+        return self._app._declare(super().hopping(size, step, **options))
+
+
+_IGNORED = frozenset({
+    "acks", "allow_empty", "deleting", "has_prefix", "help", "isolated_partitions", "key_serializer",
+    "loop", "maxsize", "on_recover", "on_window_close", "partitions", "recovery_buffer_size", "schema",
+    "standby_buffer_size", "supervisor_strategy", "use_partitioner", "use_reply_headers",
+    "value_serializer",
+})  # fmt: skip
+"""Faust's options that have no meaning here, and do no harm."""
+
+
+def _plain_broker(broker: Any) -> str:
+    """Return ``host:port`` for what Faust takes: a URL, or a list of them."""
+    urls = broker if isinstance(broker, list | tuple) else str(broker).split(";")
+    hosts = [str(url).rpartition("//")[2].strip("/") for url in urls]
+    return ",".join(
+        part if ":" in part else f"{part}:9092" for host in hosts for part in host.split(",")
+    )
+
+
+def _contract(name: str, value_type: Any, key_type: Any, compacted: bool) -> Contract:  # noqa: FBT001
+    if isinstance(value_type, type) and issubclass(value_type, Model):
+        decode, encode = _record_functions(value_type)
+        return Contract(
+            name=name, value_type=value_type, key_type=key_type, decode=decode, encode=encode,
+            null_values=compacted,
+        )  # fmt: skip
+    return Contract.of(name, value_type, key_type=key_type, null_values=compacted)
+
+
+def _record_functions(model: Any) -> tuple[Callable[[bytes], Any], Callable[[Any], bytes]]:
+    """Return (decode, encode) for a ``faust.Record``, as Faust's JSON codec has them."""
+    parse = msgspec.json.Decoder().decode
+
+    def decode(raw: bytes) -> Any:
+        data = parse(raw)
+        if not isinstance(data, dict):
+            raise TypeError("Expected `object`")
+        return model.from_data(data, preferred_type=model)
+
+    def encode(record: Any) -> bytes:
+        return msgspec.json.encode(record.to_representation())
+
+    return decode, encode

@@ -1,0 +1,187 @@
+"""Which tasks a worker has, and how it comes to have them and gives them up.
+
+A new task goes through four steps, in this order (reliability depends on it):
+
+1. read the committed positions, waiting for transactions that are still open on them;
+2. open the store and restore the tables to the end of their changelogs;
+3. start the agents;
+4. seek the inputs to the committed positions, and only then do records flow.
+
+Steps 2 to 4 run beside the loop: tasks that were here before work on meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from engine import recovery
+from engine.record import TP
+from engine.task import Poison, State, Task
+from tables.errors import StoreLocked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from engine.config import Config
+    from engine.edges import Edges, Position
+    from engine.errors import AgentFailed
+    from engine.metrics import Metrics
+    from engine.topology import SubTopology, Topology
+
+log = logging.getLogger(__name__)
+
+RESTORES_AT_ONCE = 4
+LOCK_WAIT_S = 10.0
+
+TaskKey = tuple[str, int]
+
+
+class Assignment:
+    """The tasks of one worker.
+
+    Attributes:
+        poison: events to keep from agents, with the errors that they raised on them.
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        edges: Edges,
+        metrics: Metrics,
+        config: Config,
+        partitions_of: Callable[[str], int],
+    ) -> None:
+        self.tasks: dict[TaskKey, Task] = {}
+        self.poison: dict[Poison, AgentFailed] = {}
+        self._topology = topology
+        self._edges = edges
+        self._metrics = metrics
+        self._config = config
+        self._partitions_of = partitions_of
+        self._part_of = {topic.name: part for part in topology.parts for topic in part.inputs}
+        self._coming: dict[TaskKey, asyncio.Task[None]] = {}
+        self._restores = asyncio.Semaphore(RESTORES_AT_ONCE)
+
+    def task_of(self, tp: TP) -> Task | None:
+        """Return the task that reads a partition, if it is here and works."""
+        task = self.tasks.get((self._part_of[tp.topic].name, tp.partition))
+        return task if task is not None and task.state is not State.CREATED else None
+
+    def working(self) -> list[Task]:
+        """Return the tasks that have started."""
+        return [task for task in self.tasks.values() if task.state is not State.CREATED]
+
+    @property
+    def coming(self) -> bool:
+        """Whether a task is still being restored."""
+        return any(not task.done() for task in self._coming.values())
+
+    async def take(self, assigned: set[TP]) -> None:
+        """Become the owner of exactly these partitions."""
+        wanted = {(self._part_of[tp.topic].name, tp.partition) for tp in assigned}
+        await self.drop([key for key in self.tasks if key not in wanted])
+        for key, task in self.tasks.items():
+            if key not in self._coming:
+                self._flow_on(task)
+        new = [key for key in sorted(wanted) if key not in self.tasks]
+        self._metrics.tasks(len(wanted))
+        if new:
+            log.info("new tasks: %s", ", ".join(f"{name}_{number}" for name, number in new))
+            await self.create(new)
+
+    def _flow_on(self, task: Task) -> None:
+        """Let a task that stayed here through a rebalance go on where it was."""
+        for tp, each in task.inbox.inputs.items():
+            self._edges.source.seek(tp, each.received)
+        task.release()
+
+    async def create(self, keys: Iterable[TaskKey]) -> None:
+        """Make tasks and let them come up, beside the loop.
+
+        Raises:
+            BrokerError: the committed positions cannot be read.
+        """
+        parts = {part.name: part for part in self._topology.parts}
+        inputs = {
+            (name, number): [TP(topic.name, number) for topic in parts[name].inputs]
+            for name, number in keys
+        }
+        every = [tp for tps in inputs.values() for tp in tps]
+        committed = await self._edges.source.positions(every)
+        fresh = [tp for tp in every if committed.get(tp) is None]
+        ends = await self._edges.source.ends(fresh) if fresh else {}
+        for key, tps in inputs.items():
+            at = {tp: committed.get(tp) for tp in tps}
+            task = await self._open(parts[key[0]], key[1])
+            for tp in tps:
+                if task.inbox.inputs[tp].is_table and at[tp] is None:
+                    task.inbox.inputs[tp].gate = ends[tp]
+            self.tasks[key] = task
+            self._coming[key] = asyncio.get_running_loop().create_task(
+                self._bring_up(key, task, at), name=f"restore-{task.id}"
+            )
+
+    async def _open(self, part: SubTopology, number: int) -> Task:
+        """Make the task on its store; an earlier owner in this process may still be closing it."""
+        deadline = self._edges.clock.elapsed_ms() + 1000 * LOCK_WAIT_S
+        while True:
+            try:
+                return Task(
+                    part,
+                    number,
+                    edges=self._edges,
+                    metrics=self._metrics,
+                    partitions_of=self._partitions_of,
+                    poison=self.poison,
+                    end_marks=self._config.end_marks,
+                    window_headers=self._config.window_headers,
+                )
+            except StoreLocked:
+                if self._edges.clock.elapsed_ms() > deadline:
+                    raise
+                await asyncio.sleep(0.05)
+
+    async def _bring_up(self, key: TaskKey, task: Task, at: dict[TP, Position | None]) -> None:
+        """Steps 2 to 4."""
+        async with self._restores:
+            task.open_tables()
+            await recovery.restore(task, at, self._edges.log, self._metrics)
+        task.start(at)
+        del self._coming[key]
+        for tp, each in task.inbox.inputs.items():
+            self._edges.source.seek(tp, each.received)
+        self._edges.source.wake()
+
+    def raise_failed(self) -> None:
+        """Raise what a task raised while it was coming up."""
+        for key, coming in list(self._coming.items()):
+            if coming.done():
+                del self._coming[key]
+                coming.result()
+
+    async def hold(self) -> None:
+        """Let every task finish its event in hand and take no more."""
+        working = self.working()
+        if working:
+            async with asyncio.TaskGroup() as group:
+                for task in working:
+                    group.create_task(task.hold())
+
+    async def drop(self, keys: Iterable[TaskKey]) -> None:
+        """Close tasks. What they have not committed is gone."""
+        for key in list(keys):
+            coming = self._coming.pop(key, None)
+            if coming is not None:
+                coming.cancel()
+                await asyncio.wait([coming])
+            task = self.tasks.pop(key)
+            await task.close()
+        self._metrics.tasks(len(self.tasks))
+
+    async def renew(self, keys: Iterable[TaskKey] | None = None) -> None:
+        """Make tasks anew from the committed state: what they hold in memory is in doubt."""
+        again = list(self.tasks if keys is None else keys)
+        await self.drop(again)
+        await self.create(again)

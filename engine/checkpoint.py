@@ -1,0 +1,121 @@
+"""The commit: outputs, dead letters, changelogs and input offsets in one transaction.
+
+Steps, numbered as in the body:
+
+1. Bring each task to a boundary: the events in hand finish, no new one starts.
+2. Cut: encode each dirty table entry once, drain the outboxes, take the positions. The tasks go on
+   at once; while Kafka works, they fill the next cut.
+3. Send everything, and await every send.
+4. Put the offsets into the transaction, with the group membership of the moment of the cut.
+5. End the transaction, under a deadline. (3 to 5 are the outlet's: engine/kafka/producer.py.)
+6. Write each task's changes to its store in one batch: data, timers, changelog offset, positions.
+7. Refused or unknown: say so to the caller, who drops every task's memory, opens the outlet anew
+   (which decides the transaction's fate) and starts again from the committed positions. Nothing is
+   ever retried on the same producer.
+
+At most one transaction is in flight. A task that does not come to a boundary in time (an agent that
+awaits something slow) is left out and keeps its work for the next commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from engine.edges import Transaction
+from engine.task import State
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from engine.edges import Edges, Position
+    from engine.metrics import Metrics
+    from engine.record import TP, Output
+    from engine.task import Task, TaskCut
+
+log = logging.getLogger(__name__)
+
+BOUNDARY_WAIT_S = 0.05
+
+
+class Checkpoint:
+    """The commits of one worker."""
+
+    def __init__(self, edges: Edges, metrics: Metrics) -> None:
+        self._edges = edges
+        self._metrics = metrics
+        self._flight: asyncio.Task[None] | None = None
+        self.last_ms = edges.clock.elapsed_ms()
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether a transaction is under way."""
+        return self._flight is not None and not self._flight.done()
+
+    async def begin(self, tasks: Collection[Task], *, wait_s: float = BOUNDARY_WAIT_S) -> None:
+        """Cut what is done (steps 1 and 2) and send it on its way, after the one before landed.
+
+        Raises:
+            CommitRefused, CommitUnknown, RecordRefused: the commit *before* this one failed.
+        """
+        await self.landed()
+        self.last_ms = self._edges.clock.elapsed_ms()
+        cuts = await self._cut(tasks, wait_s)
+        if cuts:
+            membership = self._edges.source.membership()
+            self._flight = asyncio.get_running_loop().create_task(
+                self._deliver(cuts, membership), name="commit"
+            )
+
+    async def landed(self) -> None:
+        """Wait for the transaction under way, if there is one; raise what it raised."""
+        flight, self._flight = self._flight, None
+        if flight is not None:
+            await flight
+
+    async def _cut(self, tasks: Collection[Task], wait_s: float) -> list[TaskCut]:
+        running = [task for task in tasks if task.state in {State.RUNNING, State.HOLDING}]
+        # 1. to a boundary
+        slow = [task for task in running if not task.at_boundary()]
+        if slow:
+            try:
+                async with asyncio.timeout(wait_s), asyncio.TaskGroup() as group:
+                    for task in slow:
+                        group.create_task(task.hold())
+            except TimeoutError:
+                log.debug("left out of this commit: %s", [t for t in slow if not t.at_boundary()])
+        # 2. cut: no await from here to the end
+        cuts = []
+        for task in running:
+            if task.state in {State.RUNNING, State.HOLDING} and task.at_boundary():
+                cut = task.cut()
+                if cut is not None:
+                    cuts.append(cut)
+        for task in slow:
+            task.release()
+        return cuts
+
+    async def _deliver(self, cuts: list[TaskCut], membership: object) -> None:
+        """Steps 3 to 6."""
+        began = self._edges.clock.elapsed_ms()
+        rows: dict[TP, list[Output]] = {}
+        positions: dict[TP, Position] = {}
+        for cut in cuts:
+            positions |= cut.positions
+            for part in (cut.rows, cut.changelogs):
+                for tp, outputs in part.items():
+                    if tp in rows:
+                        rows[tp].extend(outputs)
+                    else:
+                        rows[tp] = outputs
+        # 3, 4, 5
+        ends = await self._edges.outlet.commit(Transaction(rows, positions, membership))
+        # 6. the store follows Kafka, never leads it
+        for cut in cuts:
+            if cut.task.state is not State.CLOSED:
+                cut.task.committed(cut, ends)
+        sent: dict[str, int] = {}
+        for tp, outputs in rows.items():
+            sent[tp.topic] = sent.get(tp.topic, 0) + len(outputs)
+        self._metrics.committed(sent, (self._edges.clock.elapsed_ms() - began) / 1000)

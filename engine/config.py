@@ -1,0 +1,155 @@
+"""All settings: one frozen struct, read once at the edge, checked by one table of bounds.
+
+The only file that reads the environment. ``HEADRACE_<NAME>`` sets what the code leaves unsaid.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from engine.errors import ConfigError
+
+Guarantee = Literal["exactly_once", "at_least_once"]
+Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """How an app runs.
+
+    Attributes:
+        id: names the consumer group, the changelogs and the transactional ids.
+        broker: bootstrap servers, ``host:port[,host:port]``.
+        guarantee: ``exactly_once`` needs a broker with transactions (Apache Kafka has them).
+        commit_interval_ms: time between commits, which is about the latency of results.
+        transaction_timeout_ms: after it the broker aborts the open transaction of a dead worker.
+        session_timeout_ms: without a heartbeat for so long, a worker's tasks go to the others.
+        state_dir: where the stores are; each worker of a machine needs its own.
+        instance: a stable name of this worker; the default is one kept in ``state_dir``.
+        partitions, replicas, retention_ms, segment_ms, min_insync: for topics that are created.
+        compression: of everything that is produced.
+        fetch_bytes: at most so much is asked for a partition at a time.
+        inbox_records: a partition with so many records waiting is not polled.
+        outbox_records: so many records waiting make a commit due.
+        cache_bytes, write_buffer_bytes: RocksDB's memory, shared by all tasks.
+        end_marks: heed end-of-input marks (bounded runs; any producer could send one).
+        window_headers: say a window's bounds in a header of its results.
+    """
+
+    id: str
+    broker: str = "127.0.0.1:9092"
+    guarantee: Guarantee = "exactly_once"
+    commit_interval_ms: int = 100
+    transaction_timeout_ms: int = 10_000
+    session_timeout_ms: int = 10_000
+    state_dir: Path = Path(".headrace")
+    instance: str = ""
+    partitions: int = 12
+    replicas: int = 3
+    retention_ms: int = 7 * 86_400_000
+    segment_ms: int = 86_400_000
+    min_insync: int = 2
+    compression: Compression = "zstd"
+    fetch_bytes: int = 1 << 20
+    inbox_records: int = 20_000
+    outbox_records: int = 50_000
+    cache_bytes: int = 64 << 20
+    write_buffer_bytes: int = 64 << 20
+    end_marks: bool = False
+    window_headers: bool = False
+
+
+_BOUNDS: tuple[tuple[str, int, int, str], ...] = (
+    ("commit_interval_ms", 1, 60_000, "ms"),
+    ("transaction_timeout_ms", 1_000, 900_000, "ms"),
+    ("session_timeout_ms", 1_000, 1_800_000, "ms"),
+    ("partitions", 1, 100_000, "partitions"),
+    ("replicas", 1, 100, "replicas"),
+    ("min_insync", 1, 100, "replicas"),
+    ("retention_ms", -1, 1 << 62, "ms"),
+    ("segment_ms", 1_000, 1 << 62, "ms"),
+    ("fetch_bytes", 1_024, 1 << 30, "bytes"),
+    ("inbox_records", 1, 10_000_000, "records"),
+    ("outbox_records", 1, 10_000_000, "records"),
+    ("cache_bytes", 1 << 20, 1 << 40, "bytes"),
+    ("write_buffer_bytes", 1 << 20, 1 << 40, "bytes"),
+)
+
+_ORDERED: tuple[tuple[str, str], ...] = (
+    ("commit_interval_ms", "transaction_timeout_ms"),
+    ("min_insync", "replicas"),
+)
+
+_ID = re.compile(r"[a-zA-Z0-9._-]{1,100}")
+
+
+def validate(config: Config) -> Config:
+    """Return ``config``, or say which setting is out of which bound.
+
+    Raises:
+        ConfigError: with the setting's name, its value, the bound and the unit.
+    """
+    if not _ID.fullmatch(config.id):
+        raise ConfigError(
+            f"app id {config.id!r}: use 1 to 100 of letters, digits, '.', '_' and '-' "
+            "(it names the consumer group and topics)"
+        )
+    if not re.fullmatch(r"[^\s,:/]+:\d+(,[^\s,:/]+:\d+)*", config.broker):
+        raise ConfigError(f"broker {config.broker!r}: write it as host:port[,host:port]")
+    for name, low, high, unit in _BOUNDS:
+        value = getattr(config, name)
+        if not low <= value <= high:
+            raise ConfigError(f"{name} {value} {unit} is outside of {low} to {high} {unit}")
+    for less, more in _ORDERED:
+        low, high = getattr(config, less), getattr(config, more)
+        if low > high:
+            raise ConfigError(f"{less} {low} is more than {more} {high}")
+    return config
+
+
+def make(settings: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Config:
+    """Return the config for ``settings``, filled up from ``HEADRACE_<NAME>`` variables.
+
+    Raises:
+        ConfigError: an unknown setting, a value of the wrong type, or one out of bounds.
+    """
+    environ = os.environ if environ is None else environ
+    known = {field.name for field in msgspec.structs.fields(Config)}
+    unknown = set(settings) - known
+    if unknown:
+        raise ConfigError(f"unknown settings: {', '.join(sorted(unknown))}")
+    values: dict[str, Any] = {
+        name: environ[f"HEADRACE_{name.upper()}"]
+        for name in known
+        if f"HEADRACE_{name.upper()}" in environ
+    }
+    values |= settings
+    if "state_dir" in values:
+        values["state_dir"] = str(values["state_dir"])
+    try:
+        config = msgspec.convert(values, Config, strict=False, dec_hook=_decode_path)
+    except msgspec.ValidationError as error:
+        raise ConfigError(str(error)) from error
+    return validate(config)
+
+
+def _decode_path(kind: type, value: Any) -> Any:
+    if kind is Path:
+        return Path(value)
+    raise NotImplementedError(kind)
+
+
+def cache_dir() -> Path | None:
+    """Return where downloads are kept (``HEADRACE_CACHE``), or None for the default."""
+    value = os.environ.get("HEADRACE_CACHE")
+    return Path(value) if value else None
+
+
+def in_ci() -> bool:
+    """Say whether this is a continuous-integration run, where nothing may be skipped."""
+    return os.environ.get("CI") == "true"

@@ -1,0 +1,271 @@
+"""The consumer group's side on Kafka: membership, polling, positions.
+
+Positions are never left to aiokafka: on assignment every partition is parked (seek to 0, paused),
+and the engine seeks it once the committed position is known to be stable and the task's tables are
+restored. There is no ``auto.offset.reset``: a position that the broker does not have is an error
+with a name, not a jump.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.client import ConnectionGroup
+from aiokafka.consumer.fetcher import FetchResult
+from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from aiokafka.structs import OffsetAndMetadata
+
+from engine.edges import Position
+from engine.errors import BrokerError, ConfigError
+from engine.kafka import protocol
+from engine.kafka.assignor import assignor_for
+from engine.kafka.client import back_off, options, unreachable
+from engine.kafka.producer import Membership
+from engine.kafka.records import read_columns
+from engine.record import TP, Batch
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection, Iterable
+
+    from engine.config import Config
+
+POSITIONS_TIMEOUT_S = 60.0
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Passes aiokafka's callbacks on. They must not raise: aiokafka would swallow it."""
+
+    def __init__(self, source: KafkaSource) -> None:
+        self._source = source
+
+    async def on_partitions_revoked(self, revoked: Any) -> None:  # noqa: ARG002
+        """Before a rebalance, or after having been thrown out of the group."""
+        await self._source._revoked()
+
+    def on_partitions_assigned(self, assigned: Any) -> None:
+        """After it."""
+        self._source.park(assigned)
+
+
+class KafkaSource:
+    """See :class:`engine.edges.Source`.
+
+    Args:
+        groups: the input topics of each sub-topology: they are assigned together.
+    """
+
+    def __init__(self, config: Config, groups: Iterable[Iterable[str]]) -> None:
+        self._config = config
+        self._assignor = assignor_for(groups)
+        self._waiter: asyncio.Future[Any] | None = None
+        self._awake = False
+        self._consumer: Any = None
+        self._revoked: Callable[[], Awaitable[None]]
+        self._assigned: Callable[[set[TP]], None]
+
+    # -- the group ---------------------------------------------------------------------------
+
+    async def start(
+        self,
+        topics: Collection[str],
+        *,
+        revoked: Callable[[], Awaitable[None]],
+        assigned: Callable[[set[TP]], None],
+    ) -> None:
+        """Join the group."""
+        config = self._config
+        self._revoked, self._assigned = revoked, assigned
+        self._consumer = AIOKafkaConsumer(
+            **options(config, "consumer"),
+            group_id=config.id,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level="read_committed",
+            session_timeout_ms=config.session_timeout_ms,
+            heartbeat_interval_ms=max(200, config.session_timeout_ms // 5),
+            rebalance_timeout_ms=max(30_000, config.session_timeout_ms),
+            max_poll_interval_ms=300_000,
+            max_partition_fetch_bytes=config.fetch_bytes,
+            fetch_max_wait_ms=100,
+            partition_assignment_strategy=(self._assignor,),
+        )
+        try:
+            await self._consumer.start()
+        except (KafkaError, OSError) as error:
+            await self.close()
+            raise unreachable(config, error) from error
+        self._consumer.subscribe(sorted(topics), listener=_Listener(self))
+
+    def park(self, assigned: Iterable[Any]) -> None:
+        """Hold new partitions still until the engine seeks them; tell the engine of them."""
+        for tp in assigned:
+            self._consumer.seek(tp, 0)
+        if assigned:
+            self._consumer.pause(*assigned)
+        self._assigned({TP(tp.topic, tp.partition) for tp in assigned})
+        self.wake()
+
+    def membership(self) -> Membership:
+        """Return generation and member id as they are now."""
+        group = self._consumer._coordinator
+        return Membership(group.generation, group.member_id, group._group_instance_id)
+
+    async def close(self) -> None:
+        """Leave the group."""
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            with contextlib.suppress(KafkaError):
+                await consumer.stop()
+
+    # -- records -----------------------------------------------------------------------------
+
+    async def poll(self, timeout_ms: int, *, full: Collection[TP]) -> list[Batch]:
+        """Return what has come; wait up to ``timeout_ms`` for something to come."""
+        subscription = self._consumer._subscription
+        with subscription.fetch_context():
+            batches = self._drain(full)
+            if batches or self._awake:
+                self._awake = False
+                return batches
+            self._consumer._coordinator.check_errors()
+            self._waiter = self._consumer._fetcher._create_fetch_waiter()
+            await asyncio.wait([self._waiter], timeout=timeout_ms / 1000)
+            if self._waiter.done():
+                with contextlib.suppress(KafkaError):
+                    self._waiter.result()
+            else:
+                self._waiter.cancel()
+            self._waiter = None
+            self._awake = False
+            return self._drain(full)
+
+    def wake(self) -> None:
+        """Make a poll that waits return at once, or the next one not wait."""
+        self._awake = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _drain(self, full: Collection[TP]) -> list[Batch]:
+        """Take what aiokafka's fetcher has ready, as columns (in place of its ``getmany``)."""
+        fetcher = self._consumer._fetcher
+        subscription = self._consumer._subscription
+        if subscription.reassignment_in_progress:
+            return []
+        batches: list[Batch] = []
+        for key in list(fetcher._records):
+            tp = TP(key.topic, key.partition)
+            if tp in full:
+                continue
+            fetched = fetcher._records.pop(key)
+            fetcher._notify(fetcher._wait_consume_future)
+            if type(fetched) is not FetchResult:
+                self._raise(tp, fetched)
+            elif fetched.check_assignment(key) and fetched.has_more():
+                batch = read_columns(tp, fetched._partition_records)
+                fetched._assignment.state_value(key).consumed_to(batch.next_offset)
+                batches.append(batch)
+        return batches
+
+    def _raise(self, tp: TP, failed: Any) -> None:
+        try:
+            failed.check_raise()
+        except NoOffsetForPartitionError:
+            return  # parked: the engine has not sought it yet
+        except OffsetOutOfRangeError as error:
+            raise ConfigError(
+                f"{tp}: the committed position is not in the topic any more (deleted by retention, "
+                f"or the topic was created anew). Decide what to lose: set the group's offsets with "
+                f"`kafka-consumer-groups --group {self._config.id} --reset-offsets`, then restart"
+            ) from error
+        except KafkaError as error:
+            raise BrokerError(f"{tp}: {error!r}") from error
+
+    def seek(self, tp: TP, offset: int) -> None:
+        """Read ``tp`` from ``offset`` on, from now."""
+        key = TopicPartition(*tp)
+        self._consumer.seek(key, offset)
+        self._consumer.resume(key)
+
+    def end(self, tp: TP) -> int | None:
+        """Return the last known end for a reader of committed records."""
+        assignment = self._consumer._subscription.subscription.assignment
+        if assignment is None:
+            return None
+        state = assignment._tp_state.get(TopicPartition(*tp))
+        if state is None:
+            return None
+        end: int | None = state.highwater if state.lso is None or state.lso < 0 else state.lso
+        return end
+
+    # -- positions ---------------------------------------------------------------------------
+
+    async def positions(self, tps: Collection[TP]) -> dict[TP, Position | None]:
+        """Return the committed positions, waiting for transactions that are still open."""
+        try:
+            async with asyncio.timeout(POSITIONS_TIMEOUT_S):
+                if self._config.guarantee == "exactly_once":
+                    return await self._stable_positions(tps)
+                return await self._plain_positions(tps)
+        except (TimeoutError, KafkaError, OSError) as error:
+            raise BrokerError(f"could not read the committed positions: {error!r}") from error
+
+    async def _stable_positions(self, tps: Collection[TP]) -> dict[TP, Position | None]:
+        """Ask with OffsetFetch v7 until no transaction on the partitions is open."""
+        coordinator = self._consumer._coordinator
+        topics: dict[str, list[int]] = {}
+        for tp in tps:
+            topics.setdefault(tp.topic, []).append(tp.partition)
+        asked = [(topic, partitions, {}) for topic, partitions in topics.items()]
+        attempt = 0
+        while True:
+            await coordinator.ensure_coordinator_known()
+            answer = await self._consumer._client.send(
+                coordinator.coordinator_id,
+                protocol.OffsetFetch(self._config.id, asked, True),  # noqa: FBT003
+                group=ConnectionGroup.COORDINATION,
+            )
+            found: dict[TP, Position | None] = {}
+            codes = {answer.error_code}
+            for topic, partitions, _ in answer.topics:
+                for partition, offset, _, metadata, code, _ in partitions:
+                    codes.add(code)
+                    at = None if offset < 0 else Position(offset, metadata or "")
+                    found[TP(topic, partition)] = at
+            codes.discard(protocol.NONE)
+            if not codes:
+                return found
+            if codes & protocol.COORDINATOR_MOVED:
+                coordinator.coordinator_dead()
+            if codes - protocol.TRY_COORDINATOR_AGAIN - {protocol.UNSTABLE_OFFSET_COMMIT}:
+                raise BrokerError(f"could not read the committed positions: Kafka errors {codes}")
+            await back_off(attempt, first_s=0.01)
+            attempt += 1
+
+    async def _plain_positions(self, tps: Collection[TP]) -> dict[TP, Position | None]:
+        committed = await self._consumer._coordinator.fetch_committed_offsets(
+            [TopicPartition(*tp) for tp in tps]
+        )
+        found = {
+            TP(tp.topic, tp.partition): Position(at.offset, at.metadata or "")
+            for tp, at in committed.items()
+            if at.offset >= 0
+        }
+        return {tp: found.get(tp) for tp in tps}
+
+    async def commit_plain(self, positions: dict[TP, Position]) -> None:
+        """Commit positions outside of a transaction, as a member of the group."""
+        await self._consumer.commit({
+            TopicPartition(*tp): OffsetAndMetadata(at.offset, at.metadata)
+            for tp, at in positions.items()
+        })  # fmt: skip
+
+    async def ends(self, tps: Collection[TP]) -> dict[TP, int]:
+        """Return where the partitions end now, as a reader of committed records sees it."""
+        try:
+            ends = await self._consumer.end_offsets([TopicPartition(*tp) for tp in tps])
+        except (KafkaError, OSError) as error:
+            raise BrokerError(f"could not read where the partitions end: {error!r}") from error
+        return {TP(tp.topic, tp.partition): end for tp, end in ends.items()}

@@ -1,0 +1,108 @@
+"""Put the Kafka edges of one worker together."""
+
+from __future__ import annotations
+
+import fcntl
+import re
+import uuid
+from typing import IO, TYPE_CHECKING
+
+from engine.clock import SystemClock
+from engine.edges import Edges
+from engine.errors import ConfigError
+from engine.kafka.admin import KafkaAdmin
+from engine.kafka.consumer import KafkaSource
+from engine.kafka.log import KafkaLog
+from engine.kafka.producer import KafkaOutlet, PlainOutlet
+from tables.errors import StoreCorrupted
+from tables.store import Memory, RocksStore, wipe
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+    from pathlib import Path
+
+    from engine.config import Config
+    from tables.store import Store
+
+
+def kafka_edges(config: Config, groups: Iterable[Iterable[str]]) -> Edges:
+    """Return the edges of a worker.
+
+    Args:
+        groups: the input topics of each sub-topology.
+    """
+    home = claim_home(config)
+    source = KafkaSource(config, groups)
+    outlet = (
+        KafkaOutlet(config, f"{config.id}-{instance_of(config, home)}")
+        if config.guarantee == "exactly_once"
+        else PlainOutlet(config, source.commit_plain)
+    )
+    memory = Memory(cache_bytes=config.cache_bytes, write_buffer_bytes=config.write_buffer_bytes)
+
+    def open_store(task: str, families: Collection[str]) -> Store:
+        try:
+            return RocksStore(home / task, families, memory)
+        except StoreCorrupted:
+            wipe(home / task)
+            return RocksStore(home / task, families, memory)
+
+    return Edges(
+        clock=SystemClock(),
+        source=source,
+        outlet=outlet,
+        log=KafkaLog(config),
+        admin=KafkaAdmin(config),
+        open_store=open_store,
+        wipe_store=lambda task: wipe(home / task),
+    )
+
+
+_claimed: list[IO[str]] = []
+"""Open lock files: a lock is held until the process ends."""
+
+HOMES_MAX = 256
+
+
+def claim_home(config: Config) -> Path:
+    """Return a state directory that is this worker's alone: the first one nobody has locked.
+
+    So any number of workers can be started with the same command on the same machine, and one that
+    is started again finds the state of one that is gone.
+    """
+    for number in range(HOMES_MAX):
+        home = config.state_dir / config.id / f"worker-{number}"
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (home / "lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            continue
+        _claimed.append(lock)
+        return home
+    raise ConfigError(f"{HOMES_MAX} workers use {config.state_dir} already; give --state-dir")
+
+
+def release_homes() -> None:
+    """Let others have this process's state directories (the stores must be closed)."""
+    while _claimed:
+        _claimed.pop().close()
+
+
+def instance_of(config: Config, home: Path) -> str:
+    """Return this worker's stable name: the configured one, else one kept beside its state.
+
+    With it the transactional id outlives a crash: a worker that comes back on the same directory
+    ends at once what it left open, instead of everybody waiting for the timeout.
+    """
+    if config.instance:
+        return config.instance
+    path = home / "instance"
+    if path.exists():
+        name = path.read_text().strip()
+        if re.fullmatch(r"[0-9a-f]{12}", name):
+            return name
+    name = uuid.uuid4().hex[:12]
+    path.write_text(name)
+    return name

@@ -1,0 +1,109 @@
+"""Reading a partition by hand: how changelogs are restored, and how results are counted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.consumer.fetcher import FetchResult
+from aiokafka.errors import KafkaError
+
+from engine.errors import BrokerError
+from engine.kafka.client import options, unreachable
+from engine.kafka.records import read_columns
+from engine.record import TP, Batch
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection
+
+    from engine.config import Config
+
+STALLED_S = 60.0
+"""No progress for so long is an error: the longest transaction timeout plus time to elect."""
+
+
+class KafkaLog:
+    """See :class:`engine.edges.Log`. One connection a read; bounds share one."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._bounds: Any = None
+
+    async def _consumer(self, isolation: str) -> Any:
+        consumer = AIOKafkaConsumer(
+            **options(self._config, "log"),
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level=isolation,
+            max_partition_fetch_bytes=4 << 20,
+            fetch_max_wait_ms=100,
+        )
+        try:
+            await consumer.start()
+        except (KafkaError, OSError) as error:
+            await consumer.stop()
+            raise unreachable(self._config, error) from error
+        return consumer
+
+    async def bounds(self, tps: Collection[TP]) -> dict[TP, tuple[int, int]]:
+        """Return the first offset and the high watermark of each partition."""
+        if not tps:
+            return {}
+        if self._bounds is None:  # read_uncommitted: else "end" would be the last stable offset
+            self._bounds = await self._consumer("read_uncommitted")
+        keys = [TopicPartition(*tp) for tp in tps]
+        try:
+            first = await self._bounds.beginning_offsets(keys)
+            last = await self._bounds.end_offsets(keys)
+        except (KafkaError, OSError) as error:
+            raise BrokerError(f"could not read the bounds of the topics: {error!r}") from error
+        return {TP(*key): (first[key], last[key]) for key in keys}
+
+    async def read(self, tp: TP, start: int, end: int) -> AsyncIterator[Batch]:
+        """Yield the committed records in [start, end)."""
+        if start >= end:
+            return
+        consumer = await self._consumer("read_committed")
+        try:
+            key = TopicPartition(*tp)
+            consumer.assign([key])
+            consumer.seek(key, start)
+            position = start
+            while position < end:
+                batch = await self._next(consumer, tp, key)
+                position = batch.next_offset
+                yield batch
+        finally:
+            with contextlib.suppress(KafkaError):
+                await consumer.stop()
+
+    async def _next(self, consumer: Any, tp: TP, key: Any) -> Batch:
+        """Return the next batch; an open transaction at the position is waited for."""
+        fetcher = consumer._fetcher
+        try:
+            async with asyncio.timeout(STALLED_S):
+                while key not in fetcher._records:
+                    await fetcher._create_fetch_waiter()
+        except TimeoutError as error:
+            raise BrokerError(
+                f"{tp}: no progress for {STALLED_S:.0f} s (is a transaction left open there?)"
+            ) from error
+        fetched = fetcher._records.pop(key)
+        fetcher._notify(fetcher._wait_consume_future)
+        if type(fetched) is not FetchResult:
+            try:
+                fetched.check_raise()
+            except KafkaError as error:
+                raise BrokerError(f"{tp}: {error!r}") from error
+        batch = read_columns(tp, fetched._partition_records)
+        fetched._assignment.state_value(key).consumed_to(batch.next_offset)
+        return batch
+
+    async def close(self) -> None:
+        """Release the connection."""
+        bounds, self._bounds = self._bounds, None
+        if bounds is not None:
+            await bounds.stop()

@@ -1,0 +1,453 @@
+"""Transactions on Kafka, one producer a worker (KIP-447), written out request by request.
+
+A commit knows everything that is in it before it begins, so a transaction is five steps and takes
+about as many round trips:
+
+1. AddPartitionsToTxn and AddOffsetsToTxn to the transaction coordinator, one behind the other.
+2. Produce to each leader, one batch a partition a request; every answer is looked at.
+3. TxnOffsetCommit v3 to the group coordinator, with generation and member id: a worker that has
+   lost its partitions is refused here.
+4. EndTxn.
+
+A refusal that passes (a leader moved, a coordinator is loading, the last transaction's markers are
+still being written) is tried again with the same bytes, which the sequence numbers make safe. A
+request that got *no answer* is never repeated: a late EndTxn could hit the next transaction
+(Jepsen, Bufstream 0.1.0). Then the outcome is unknown, this producer is finished, and only
+:meth:`KafkaOutlet.open` (InitProducerId: a new epoch, the old transaction decided) can go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from aiokafka.client import ConnectionGroup, CoordinationType
+from aiokafka.errors import KafkaError
+from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.protocol.transaction import (
+    AddOffsetsToTxnRequest,
+    AddPartitionsToTxnRequest,
+    EndTxnRequest,
+    InitProducerIdRequest,
+)
+
+from engine.errors import BrokerError, CommitRefused, CommitUnknown, RecordRefused
+from engine.kafka import protocol
+from engine.kafka.client import back_off, connect
+from engine.kafka.records import CODECS, Encoded, encode_batches
+from engine.record import TP
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from aiokafka.client import AIOKafkaClient
+
+    from engine.config import Config
+    from engine.edges import Position, Transaction
+    from engine.record import Headers, Output
+
+log = logging.getLogger(__name__)
+
+OPEN_TIMEOUT_S = 60.0
+PRODUCE_TIMEOUT_MS = 20_000
+_TXN, _GROUP = CoordinationType.TRANSACTION, CoordinationType.GROUP
+
+
+class Membership(NamedTuple):
+    """What proves to the group coordinator that partitions are ours."""
+
+    generation: int
+    member_id: str
+    instance_id: str | None = None
+
+
+class Refused(Exception):  # noqa: N818  (internal: becomes one of engine.errors')
+    """A broker answered with an error code that does not pass."""
+
+    def __init__(self, what: str, code: int) -> None:
+        self.code = code
+        super().__init__(f"{what}: Kafka error {code}")
+
+
+class Producing:
+    """Sending record batches to their leaders; shared by the two kinds of outlet."""
+
+    def __init__(self, config: Config, client: AIOKafkaClient, transactional_id: str | None) -> None:
+        self._config = config
+        self._client = client
+        self._transactional_id = transactional_id
+
+    async def send(self, batches: dict[TP, list[Encoded]]) -> dict[TP, int]:
+        """Send all batches; return, per partition, the offset after its last record.
+
+        Raises:
+            Refused: a broker does not take a batch.
+            KafkaError, OSError: a request got no answer.
+        """
+        ends: dict[TP, int] = {}
+        for topic in {tp.topic for tp in batches}:
+            await self._client._wait_on_metadata(topic)
+        for number in range(max(map(len, batches.values()), default=0)):
+            waiting = {tp: rows[number] for tp, rows in batches.items() if number < len(rows)}
+            attempt = 0
+            while waiting:
+                taken = await self._round(waiting)
+                ends |= taken
+                waiting = {tp: batch for tp, batch in waiting.items() if tp not in taken}
+                if waiting:
+                    await back_off(attempt)
+                    attempt += 1
+                    await self._client.force_metadata_update()
+        return ends
+
+    async def _round(self, batches: dict[TP, Encoded]) -> dict[TP, int]:
+        """Send one batch to each partition that has a leader; return the ends of those taken."""
+        by_node: dict[int, dict[TP, Encoded]] = defaultdict(dict)
+        for tp, batch in batches.items():
+            node = self._client.cluster.leader_for_partition(tp)
+            if node is not None and node != -1:
+                by_node[node][tp] = batch
+        ends: dict[TP, int] = {}
+        answers = await _all(self._produce(node, part) for node, part in by_node.items())
+        for answer in answers:
+            for topic, partitions in answer.topics:
+                for partition, code, offset, *_ in partitions:
+                    tp = TP(topic, partition)
+                    if code == protocol.NONE:
+                        ends[tp] = offset + batches[tp].count
+                    elif code not in protocol.TRY_LEADER_AGAIN:
+                        raise Refused(f"produce to {tp}", code)
+        return ends
+
+    async def _produce(self, node: int, batches: dict[TP, Encoded]) -> Any:
+        topics: dict[str, list[tuple[int, bytes]]] = defaultdict(list)
+        for tp, batch in batches.items():
+            topics[tp.topic].append((tp.partition, batch.data))
+        request = ProduceRequest(
+            transactional_id=self._transactional_id,
+            required_acks=-1,
+            timeout=PRODUCE_TIMEOUT_MS,
+            topics=list(topics.items()),
+        )
+        return await self._client.send(node, request)
+
+    async def send_one(  # noqa: PLR0913
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        timestamp: int,
+        headers: Headers,
+        partition: int,
+    ) -> None:
+        """Send one record outside of any transaction."""
+        rows: list[Output] = [(key, value, timestamp, headers)]
+        plain = Producing(self._config, self._client, None)
+        try:
+            await plain.send({TP(topic, partition): encode_batches(rows, 0)})
+        except Refused as error:
+            raise RecordRefused(str(error)) from error
+        except (KafkaError, OSError) as error:
+            raise BrokerError(f"could not send to {topic}: {error!r}") from error
+
+
+class KafkaOutlet:
+    """The one transactional producer of a worker.
+
+    Args:
+        transactional_id: the worker's own, the same after a restart, so that a restart ends what
+            its predecessor left open.
+    """
+
+    transactional = True
+
+    def __init__(self, config: Config, transactional_id: str) -> None:
+        self._config = config
+        self._id = transactional_id
+        self._codec = CODECS[config.compression]
+        self._client: AIOKafkaClient | None = None
+        self._producer = (-1, -1)
+        self._sequences: dict[TP, int] = {}
+        self._coordinators: dict[Any, int] = {}
+
+    # -- open and close ----------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Take the transactional id: whoever had it before is fenced, its transaction decided.
+
+        Raises:
+            BrokerError: no broker answers in time.
+        """
+        await self.close()
+        try:
+            async with asyncio.timeout(OPEN_TIMEOUT_S):
+                self._client = await connect(self._config, "producer")
+                answer = await self._ask(
+                    _TXN,
+                    lambda: InitProducerIdRequest(
+                        transactional_id=self._id,
+                        transaction_timeout_ms=self._config.transaction_timeout_ms,
+                    ),
+                    lambda answer: [answer.error_code],
+                    "InitProducerId",
+                )
+        except (TimeoutError, Refused, KafkaError, OSError) as error:
+            raise BrokerError(
+                f"the broker at {self._config.broker} gives no transactional producer: {error!r}"
+            ) from error
+        self._producer = (answer.producer_id, answer.producer_epoch)
+        log.debug("producer %s: id %d, epoch %d", self._id, *self._producer)
+
+    async def close(self) -> None:
+        """Drop the connections. A transaction that is open stays so until somebody opens anew."""
+        client, self._client = self._client, None
+        self._sequences.clear()
+        self._coordinators.clear()
+        if client is not None:
+            with contextlib.suppress(Exception):
+                await client.close()
+
+    # -- the transaction ---------------------------------------------------------------------
+
+    async def commit(self, transaction: Transaction) -> dict[TP, int]:
+        """See :class:`engine.edges.Outlet`; the steps are in the module's docstring."""
+        deadline_s = self._config.transaction_timeout_ms / 2000
+        try:
+            async with asyncio.timeout(deadline_s):
+                return await self._commit(transaction)
+        except Refused as error:
+            await self._abandon()
+            if error.code in protocol.FENCED:
+                raise CommitRefused(f"this worker is not the owner any more ({error})") from error
+            raise RecordRefused(f"{error}; nothing of this transaction is visible") from error
+        except (TimeoutError, KafkaError, OSError, AssertionError) as error:
+            await self._abandon()
+            raise CommitUnknown(f"no answer to a part of the transaction: {error!r}") from error
+
+    async def _commit(self, transaction: Transaction) -> dict[TP, int]:
+        client = self._client
+        assert client is not None, "the outlet is not open"
+        batches = self._encode(transaction.rows)
+        # 1. what the transaction will touch
+        await _all(self._announce(transaction))
+        # 2. the records
+        ends = await Producing(self._config, client, self._id).send(batches)
+        # 3. the offsets
+        if transaction.positions:
+            await self._commit_offsets(transaction)
+        # 4. the end
+        await self._ask(
+            _TXN,
+            lambda: EndTxnRequest(self._id, *self._producer, True),  # noqa: FBT003
+            lambda answer: [answer.error_code],
+            "EndTxn",
+        )
+        return ends
+
+    def _encode(self, rows: Any) -> dict[TP, list[Encoded]]:
+        batches: dict[TP, list[Encoded]] = {}
+        for tp, outputs in rows.items():
+            sequence = self._sequences.get(tp, 0)
+            batches[tp] = encode_batches(
+                outputs,
+                self._codec,
+                producer=self._producer,
+                sequence=sequence,
+                transactional=True,
+            )
+            self._sequences[tp] = (sequence + len(outputs)) % (1 << 31)
+        return batches
+
+    def _announce(self, transaction: Transaction) -> list[Awaitable[Any]]:
+        announced: list[Awaitable[Any]] = []
+        if transaction.rows:
+            topics: dict[str, list[int]] = defaultdict(list)
+            for tp in transaction.rows:
+                topics[tp.topic].append(tp.partition)
+            announced.append(
+                self._ask(
+                    _TXN,
+                    lambda: AddPartitionsToTxnRequest(
+                        self._id, *self._producer, list(topics.items())
+                    ),
+                    lambda answer: [code for _, parts in answer.errors for _, code in parts],
+                    "AddPartitionsToTxn",
+                )
+            )
+        if transaction.positions:
+            announced.append(
+                self._ask(
+                    _TXN,
+                    lambda: AddOffsetsToTxnRequest(self._id, *self._producer, self._config.id),
+                    lambda answer: [answer.error_code],
+                    "AddOffsetsToTxn",
+                )
+            )
+        return announced
+
+    async def _commit_offsets(self, transaction: Transaction) -> None:
+        member: Membership = transaction.membership
+        topics = _by_topic(transaction.positions)
+        await self._ask(
+            _GROUP,
+            lambda: protocol.TxnOffsetCommit(
+                self._id, self._config.id, *self._producer, *member, topics
+            ),
+            lambda answer: [code for _, parts, _ in answer.topics for _, code, _ in parts],
+            "TxnOffsetCommit",
+        )
+
+    async def _abandon(self) -> None:
+        """Finish this producer for good."""
+        await self.close()
+
+    async def _ask(
+        self,
+        kind: Any,
+        request: Callable[[], Any],
+        codes: Callable[[Any], Iterable[int]],
+        what: str,
+    ) -> Any:
+        """Send a request to a coordinator until it is accepted.
+
+        Only *answered* refusals are tried again.
+
+        Raises:
+            Refused: with a code that does not pass.
+            KafkaError, OSError: no answer.
+        """
+        client = self._client
+        assert client is not None, "the outlet was closed"
+        attempt = 0
+        while True:
+            node = await self._coordinator(kind)
+            answer = await client.send(node, request(), group=ConnectionGroup.COORDINATION)
+            errors = {code for code in codes(answer) if code != protocol.NONE}
+            if not errors:
+                return answer
+            passing = errors & protocol.TRY_COORDINATOR_AGAIN
+            if errors - passing:
+                raise Refused(what, min(errors - passing))
+            if passing & protocol.COORDINATOR_MOVED:
+                self._coordinators.pop(kind, None)
+            await back_off(attempt)
+            attempt += 1
+
+    async def _coordinator(self, kind: Any) -> int:
+        node = self._coordinators.get(kind)
+        attempt = 0
+        while node is None:
+            assert self._client is not None, "the outlet was closed"
+            key = self._id if kind == _TXN else self._config.id
+            try:
+                node = await self._client.coordinator_lookup(kind, key)
+                if await self._client.ready(node, group=ConnectionGroup.COORDINATION):
+                    break
+            except KafkaError as error:
+                if not error.retriable:
+                    raise
+            node = None
+            await back_off(attempt, first_s=0.02)
+            attempt += 1
+            await self._client.force_metadata_update()
+        self._coordinators[kind] = node
+        return node
+
+    async def send(  # noqa: PLR0913
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        timestamp: int | None,
+        headers: Headers,
+        partition: int | None,
+    ) -> None:
+        """Send one record outside of any transaction."""
+        if self._client is None:
+            raise BrokerError(f"could not send to {topic}: the connection is being renewed")
+        one = Producing(self._config, self._client, None)
+        await one.send_one(topic, key, value, timestamp or 0, headers, partition or 0)
+
+
+class PlainOutlet:
+    """For brokers without transactions: send, await every answer, then commit the offsets.
+
+    At least once: a crash in between sends the outputs again.
+
+    Args:
+        commit_offsets: commits positions as a member of the group.
+    """
+
+    transactional = False
+
+    def __init__(
+        self, config: Config, commit_offsets: Callable[[dict[TP, Position]], Awaitable[None]]
+    ) -> None:
+        self._config = config
+        self._codec = CODECS[config.compression]
+        self._client: AIOKafkaClient | None = None
+        self._commit_offsets = commit_offsets
+
+    async def open(self) -> None:
+        """Connect."""
+        await self.close()
+        self._client = await connect(self._config, "producer")
+
+    async def close(self) -> None:
+        """Drop the connections."""
+        client, self._client = self._client, None
+        if client is not None:
+            with contextlib.suppress(Exception):
+                await client.close()
+
+    async def commit(self, transaction: Transaction) -> dict[TP, int]:
+        """See :class:`engine.edges.Outlet`; what fails here is sent again."""
+        assert self._client is not None, "the outlet is not open"
+        try:
+            async with asyncio.timeout(self._config.transaction_timeout_ms / 1000):
+                batches = {
+                    tp: encode_batches(rows, self._codec) for tp, rows in transaction.rows.items()
+                }
+                ends = await Producing(self._config, self._client, None).send(batches)
+                await self._commit_offsets(dict(transaction.positions))
+        except Refused as error:
+            raise RecordRefused(str(error)) from error
+        except (TimeoutError, KafkaError, OSError) as error:
+            raise CommitUnknown(f"no answer from the broker: {error!r}") from error
+        return ends
+
+    async def send(  # noqa: PLR0913
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        timestamp: int | None,
+        headers: Headers,
+        partition: int | None,
+    ) -> None:
+        """Send one record at once."""
+        if self._client is None:
+            raise BrokerError(f"could not send to {topic}: the connection is being renewed")
+        one = Producing(self._config, self._client, None)
+        await one.send_one(topic, key, value, timestamp or 0, headers, partition or 0)
+
+
+def _by_topic(
+    positions: Any,
+) -> list[tuple[str, list[tuple[int, int, int, str, dict[int, bytes]]], dict[int, bytes]]]:
+    topics: dict[str, list[tuple[int, int, int, str, dict[int, bytes]]]] = defaultdict(list)
+    for tp, at in positions.items():
+        topics[tp.topic].append((tp.partition, at.offset, -1, at.metadata, {}))
+    return [(topic, partitions, {}) for topic, partitions in topics.items()]
+
+
+async def _all(calls: Iterable[Awaitable[Any]]) -> list[Any]:
+    """Await all calls together; the first error is raised as itself, after the others ended."""
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return results

@@ -1,0 +1,175 @@
+"""Requests that aiokafka lacks, from Kafka's protocol guide: KIP-447's two.
+
+* TxnOffsetCommit v3 carries the group's generation and member id, so that the group coordinator can
+  refuse the offsets of a worker that is not the owner any more.
+* OffsetFetch v7 asks for stable offsets: a transaction that is still open makes it say "wait".
+"""
+
+from __future__ import annotations
+
+from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.types import (
+    Boolean,
+    CompactArray,
+    CompactString,
+    Int16,
+    Int32,
+    Int64,
+    Schema,
+    TaggedFields,
+)
+
+_TEXT = CompactString("utf-8")
+
+
+class TxnOffsetCommitResponse_v3(Response):  # noqa: N801  (Kafka's name and version)
+    """Error codes by partition."""
+
+    API_KEY = 28
+    API_VERSION = 3
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        ("topics", CompactArray(
+            ("name", _TEXT),
+            ("partitions", CompactArray(
+                ("partition", Int32), ("error_code", Int16), ("tags", TaggedFields),
+            )),
+            ("tags", TaggedFields),
+        )),
+        ("tags", TaggedFields),
+    )  # fmt: skip
+
+
+class TxnOffsetCommitRequest_v3(RequestStruct):  # noqa: N801
+    """Offsets to commit with the transaction."""
+
+    FLEXIBLE_VERSION = True
+    API_KEY = 28
+    API_VERSION = 3
+    RESPONSE_TYPE = TxnOffsetCommitResponse_v3
+    SCHEMA = Schema(
+        ("transactional_id", _TEXT),
+        ("group_id", _TEXT),
+        ("producer_id", Int64),
+        ("producer_epoch", Int16),
+        ("generation_id", Int32),
+        ("member_id", _TEXT),
+        ("group_instance_id", _TEXT),
+        ("topics", CompactArray(
+            ("name", _TEXT),
+            ("partitions", CompactArray(
+                ("partition", Int32), ("offset", Int64), ("leader_epoch", Int32),
+                ("metadata", _TEXT), ("tags", TaggedFields),
+            )),
+            ("tags", TaggedFields),
+        )),
+        ("tags", TaggedFields),
+    )  # fmt: skip
+
+
+class TxnOffsetCommit(Request[TxnOffsetCommitRequest_v3]):
+    """Builds the request; its fields in the order of the schema, tags left out."""
+
+    API_KEY = 28
+
+    def __init__(self, *fields: object) -> None:
+        self._fields = fields
+
+    def build(self, request_struct_class: type[TxnOffsetCommitRequest_v3]) -> RequestStruct:
+        """Return the struct."""
+        return request_struct_class(*self._fields, {})
+
+
+class OffsetFetchResponse_v7(Response):  # noqa: N801
+    """Committed offsets with their metadata."""
+
+    API_KEY = 9
+    API_VERSION = 7
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        ("topics", CompactArray(
+            ("name", _TEXT),
+            ("partitions", CompactArray(
+                ("partition", Int32), ("offset", Int64), ("leader_epoch", Int32),
+                ("metadata", _TEXT), ("error_code", Int16), ("tags", TaggedFields),
+            )),
+            ("tags", TaggedFields),
+        )),
+        ("error_code", Int16),
+        ("tags", TaggedFields),
+    )  # fmt: skip
+
+
+class OffsetFetchRequest_v7(RequestStruct):  # noqa: N801
+    """Asks for committed offsets; ``require_stable`` waits for open transactions."""
+
+    FLEXIBLE_VERSION = True
+    API_KEY = 9
+    API_VERSION = 7
+    RESPONSE_TYPE = OffsetFetchResponse_v7
+    SCHEMA = Schema(
+        ("group_id", _TEXT),
+        ("topics", CompactArray(
+            ("name", _TEXT), ("partitions", CompactArray(Int32)), ("tags", TaggedFields),
+        )),
+        ("require_stable", Boolean),
+        ("tags", TaggedFields),
+    )  # fmt: skip
+
+
+class OffsetFetch(Request[OffsetFetchRequest_v7]):
+    """Builds the request; its fields in the order of the schema, tags left out."""
+
+    API_KEY = 9
+
+    def __init__(self, *fields: object) -> None:
+        self._fields = fields
+
+    def build(self, request_struct_class: type[OffsetFetchRequest_v7]) -> RequestStruct:
+        """Return the struct."""
+        return request_struct_class(*self._fields, {})
+
+
+# Error codes, as the protocol guide numbers them; aiokafka does not know them all.
+NONE = 0
+UNKNOWN_TOPIC_OR_PARTITION = 3
+LEADER_NOT_AVAILABLE = 5
+NOT_LEADER = 6
+REQUEST_TIMED_OUT = 7
+NETWORK_EXCEPTION = 13
+COORDINATOR_LOADING = 14
+COORDINATOR_NOT_AVAILABLE = 15
+NOT_COORDINATOR = 16
+NOT_ENOUGH_REPLICAS = 19
+NOT_ENOUGH_REPLICAS_AFTER_APPEND = 20
+ILLEGAL_GENERATION = 22
+UNKNOWN_MEMBER_ID = 25
+REBALANCE_IN_PROGRESS = 27
+INVALID_PRODUCER_EPOCH = 47
+CONCURRENT_TRANSACTIONS = 51
+STORAGE_ERROR = 56
+FENCED_LEADER_EPOCH = 74
+FENCED_INSTANCE_ID = 82
+UNSTABLE_OFFSET_COMMIT = 88
+PRODUCER_FENCED = 90
+
+TRY_LEADER_AGAIN = frozenset({
+    UNKNOWN_TOPIC_OR_PARTITION, LEADER_NOT_AVAILABLE, NOT_LEADER, REQUEST_TIMED_OUT,
+    NETWORK_EXCEPTION, NOT_ENOUGH_REPLICAS, NOT_ENOUGH_REPLICAS_AFTER_APPEND, STORAGE_ERROR,
+    FENCED_LEADER_EPOCH,
+})  # fmt: skip
+"""Refusals of a produce request that pass: the same bytes may be sent again."""
+
+TRY_COORDINATOR_AGAIN = frozenset({
+    COORDINATOR_LOADING, COORDINATOR_NOT_AVAILABLE, NOT_COORDINATOR, CONCURRENT_TRANSACTIONS,
+    UNKNOWN_TOPIC_OR_PARTITION,
+})  # fmt: skip
+"""Refusals of a coordinator that pass."""
+
+COORDINATOR_MOVED = frozenset({COORDINATOR_NOT_AVAILABLE, NOT_COORDINATOR})
+
+FENCED = frozenset({
+    ILLEGAL_GENERATION, UNKNOWN_MEMBER_ID, REBALANCE_IN_PROGRESS, INVALID_PRODUCER_EPOCH,
+    FENCED_INSTANCE_ID, PRODUCER_FENCED,
+})  # fmt: skip
+"""We are not the owner any more."""

@@ -1,0 +1,314 @@
+"""READ FIRST: one worker's loop. Poll, decode, process, emit, commit.
+
+The loop moves batches: it polls all inputs, hands each batch to its task (which decodes and checks
+it whole), lets the tasks run, and commits when it is due. Tasks work beside it, so an agent that
+awaits something slow holds up its own task only. Everything that goes wrong comes back here and is
+answered in :meth:`Engine._answer`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from engine.assignment import Assignment
+from engine.checkpoint import Checkpoint
+from engine.errors import (
+    AgentFailed,
+    BrokerError,
+    CommitRefused,
+    CommitUnknown,
+    ConfigError,
+    RecordRefused,
+)
+from engine.metrics import Metrics
+from engine.task import State
+
+if TYPE_CHECKING:
+    from engine.config import Config
+    from engine.edges import Edges
+    from engine.record import TP
+    from engine.task import Poison, Task
+    from engine.topology import Topology
+
+log = logging.getLogger(__name__)
+
+IDLE_POLL_MS = 100
+REVOKE_BUDGET_S = 20.0
+RETRY_S = 0.2
+
+
+class Engine:
+    """One worker: its part of the topology, its tasks, its commits.
+
+    Args:
+        topology: what runs, not yet measured against the cluster.
+        edges: the world outside.
+    """
+
+    def __init__(
+        self, config: Config, topology: Topology, edges: Edges, metrics: Metrics | None = None
+    ) -> None:
+        self.config = config
+        self.topology = topology
+        self.edges = edges
+        self.metrics = metrics or Metrics()
+        self.checkpoint = Checkpoint(edges, self.metrics)
+        self.assignment: Assignment
+        self.ready = asyncio.Event()
+        self._partitions: dict[str, int] = {}
+        self._assigned: set[TP] | None = None
+        self._stopping = False
+        self._doubt: Exception | None = None
+        self._turn = asyncio.Lock()  # commits, rebalances and recoveries, one at a time
+        self._failures: dict[Poison, int] = {}
+
+    # -- the loop ----------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Work until :meth:`stop`; then commit what is done and leave."""
+        await self.open()
+        try:
+            while not self._stopping:
+                await self.step()
+            await self._last_commit()
+        finally:
+            await self.close()
+
+    async def step(self) -> None:
+        """Go around once."""
+        try:
+            if self._assigned is not None:
+                await self._rebalance()
+            batches = await self.edges.source.poll(self._patience_ms(), full=self._full())
+            for batch in batches:
+                task = self.assignment.task_of(batch.tp)
+                if task is not None and batch.tp in task.inbox.inputs:
+                    task.receive(batch)
+            await asyncio.sleep(0)  # once a poll: the tasks' turn
+            self.assignment.raise_failed()
+            self._raise_doubt()
+            if self._commit_is_due():
+                async with self._turn:
+                    await self.checkpoint.begin(self.assignment.working())
+        except (AgentFailed, BrokerError, CommitRefused, CommitUnknown, RecordRefused) as error:
+            await self._answer(error)
+
+    def stop(self) -> None:
+        """Ask the loop to end."""
+        self._stopping = True
+        self.edges.source.wake()
+
+    # -- the beginning and the end -----------------------------------------------------------
+
+    async def open(self) -> None:
+        """Check the topics, become the producer, join the group.
+
+        Raises:
+            ConfigError: topics are missing or not co-partitioned; the message names the fix.
+            BrokerError: no broker answers.
+        """
+        await self._prepare_topics()
+        self.assignment = Assignment(
+            self.topology, self.edges, self.metrics, self.config, self._partitions.__getitem__
+        )
+        await self.edges.outlet.open()
+        await self.edges.source.start(
+            self.topology.inputs, revoked=self._on_revoked, assigned=self._on_assigned
+        )
+
+    async def _prepare_topics(self) -> None:
+        """Create what is missing; check that what is joined has equal partitions."""
+        admin = self.edges.admin
+        await admin.create([t for t in self.topology.inputs.values() if not t.internal])
+        await self._create_moves()
+        self._partitions = await admin.partitions(list(self.topology.inputs))
+        self.topology = self.topology.measured(self._partitions)
+        internal = []
+        for part in self.topology.parts:
+            for table in part.tables:
+                if table.changelog is not None:
+                    internal.append(table.changelog.sized(part.width))
+            internal += [topic.dead_letter_topic(part.width) for topic in part.inputs]
+            internal += part.outputs
+        await admin.create(internal)
+        names = [*self.topology.topics, *(t.dead_letters for t in self.topology.inputs.values())]
+        self._partitions = await admin.partitions(names)
+        for part in self.topology.parts:
+            for table in part.tables:
+                if table.changelog is not None:
+                    _check_changelog(table.changelog.name, part.width, self._partitions)
+
+    async def _create_moves(self) -> None:
+        """Create the topics of ``group_by``: as many partitions as what flows into them."""
+        admin = self.edges.admin
+        for part in self.topology.parts:
+            for node in part.nodes:
+                if node.stage == "before" and node.moved is not None:
+                    widths = await admin.partitions([topic.name for topic in node.inputs])
+                    if node.moved.internal:
+                        node.moved.sized(max(widths.values()))
+                    await admin.create([node.moved])
+
+    async def _last_commit(self) -> None:
+        """Finish what is in hand and commit it; a failure here loses no more than time."""
+        try:
+            async with asyncio.timeout(REVOKE_BUDGET_S), self._turn:
+                await self.assignment.hold()
+                await self.checkpoint.begin(self.assignment.working(), wait_s=5.0)
+                await self.checkpoint.landed()
+        except (TimeoutError, BrokerError, CommitRefused, CommitUnknown, RecordRefused) as error:
+            log.warning("the last commit failed (%s); its work is done again by the next owner", error)
+
+    async def close(self) -> None:
+        """Leave: tasks first, then the group, then the connections."""
+        await self.assignment.drop(list(self.assignment.tasks))
+        await self.edges.source.close()
+        await self.edges.outlet.close()
+        await self.edges.log.close()
+        await self.edges.admin.close()
+
+    # -- pace --------------------------------------------------------------------------------
+
+    def _patience_ms(self) -> int:
+        """How long a poll may wait: not beyond the next commit, and short while inputs are full."""
+        if self._full() or self.checkpoint.in_flight:
+            return 5
+        waited = self.edges.clock.elapsed_ms() - self.checkpoint.last_ms
+        return max(1, min(IDLE_POLL_MS, int(self.config.commit_interval_ms - waited)))
+
+    def _full(self) -> list[TP]:
+        """Return the inputs that must not be polled now: they, or the outboxes, hold too much."""
+        tasks = self.assignment.working()
+        if sum(task.outbox.pending() for task in tasks) > 2 * self.config.outbox_records:
+            return [tp for task in tasks for tp in task.inbox.inputs]
+        return [tp for task in tasks for tp in task.inbox.full(self.config.inbox_records)]
+
+    def _commit_is_due(self) -> bool:
+        if self.checkpoint.in_flight:
+            return False
+        waited = self.edges.clock.elapsed_ms() - self.checkpoint.last_ms
+        if waited >= self.config.commit_interval_ms:
+            return True
+        pending = sum(task.outbox.pending() for task in self.assignment.working())
+        return pending >= self.config.outbox_records
+
+    # -- rebalances --------------------------------------------------------------------------
+
+    async def _on_revoked(self) -> None:
+        """Before a rebalance: commit what is done, while it is still ours. Must not raise."""
+        try:
+            async with asyncio.timeout(REVOKE_BUDGET_S), self._turn:
+                await self.assignment.hold()
+                await self.checkpoint.begin(self.assignment.working())
+                await self.checkpoint.landed()
+        except Exception as error:  # noqa: BLE001  kept for the loop: aiokafka would only log it
+            self._doubt = error
+
+    def _on_assigned(self, assigned: set[TP]) -> None:
+        """After a rebalance: the loop takes it from here."""
+        self._assigned = assigned
+
+    async def _rebalance(self) -> None:
+        async with self._turn:
+            self._raise_doubt()
+            assigned, self._assigned = self._assigned, None
+            assert assigned is not None
+            try:
+                await self.assignment.take(assigned)
+            except BrokerError:
+                self._assigned = assigned
+                raise
+            self.ready.set()
+
+    def _raise_doubt(self) -> None:
+        doubt, self._doubt = self._doubt, None
+        if doubt is not None:
+            raise doubt
+        failed = [task for task in self.assignment.working() if task.state is State.FAILED]
+        if failed:
+            assert failed[0].failure is not None
+            raise failed[0].failure
+
+    # -- what goes wrong ---------------------------------------------------------------------
+
+    async def _answer(self, error: Exception) -> None:
+        """Do what an error asks for; raise it if it asks for a person."""
+        async with self._turn:
+            match error:
+                case AgentFailed():
+                    await self._answer_agents()
+                case CommitRefused():
+                    log.warning("%s; going back to the last commit", error)
+                    self.metrics.commit_failed("refused")
+                    await self._start_over()
+                case CommitUnknown():
+                    log.warning("%s; going back to what the broker has committed", error)
+                    self.metrics.commit_failed("unknown")
+                    await self._start_over()
+                case BrokerError():
+                    log.warning("%s; trying again", error)
+                    await asyncio.sleep(RETRY_S)
+                    await self._start_over()
+                case _:
+                    raise error
+
+    async def _start_over(self) -> None:
+        """Drop what is in memory, fence our own past, go on from the committed positions."""
+        self.checkpoint = Checkpoint(self.edges, self.metrics)
+        tasks = list(self.assignment.tasks)
+        await self.assignment.drop(tasks)
+        while not self._stopping:
+            try:
+                await self.edges.outlet.open()
+                if self._assigned is None:
+                    await self.assignment.create(tasks)
+            except BrokerError as error:
+                log.warning("%s; trying again", error)
+                await self.assignment.drop(list(self.assignment.tasks))
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
+
+    async def _answer_agents(self) -> None:
+        """Roll the tasks whose agents raised back to the last commit; decide about the events."""
+        failed = {
+            key: task
+            for key, task in self.assignment.tasks.items()
+            if task.state is State.FAILED
+        }
+        for task in failed.values():
+            self._judge(task)
+        try:
+            await self.checkpoint.landed()
+        except (CommitRefused, CommitUnknown) as error:
+            self._doubt = error
+        await self.assignment.renew(failed)
+
+    def _judge(self, task: Task) -> None:
+        """Count a failure; poison the event once its retries are used up."""
+        error, at = task.failure, task.failed_at
+        assert error is not None
+        self.metrics.agent_failed(error.agent)
+        agent = next(n.agent for n in task.part.nodes if n.agent.name == error.agent)
+        if at is None or agent.on_error == "stop":
+            raise error from error.cause
+        tries = self._failures[at] = self._failures.get(at, 0) + 1
+        if tries <= agent.retries:
+            log.warning("%s (%s); try %d of %d follows", error, type(error.cause).__name__,
+                        tries, agent.retries)  # fmt: skip
+            return
+        self._failures.pop(at)
+        self.assignment.poison[at] = error
+        what = "goes to the dead letters" if agent.on_error == "dead_letter" else "is skipped"
+        log.error("%s; the event %s", error, what, exc_info=error.cause)
+
+
+def _check_changelog(name: str, width: int, partitions: dict[str, int]) -> None:
+    if partitions.get(name) != width:
+        raise ConfigError(
+            f"changelog {name} has {partitions.get(name)} partitions but its task's inputs have "
+            f"{width}: the inputs were re-partitioned. Give the app a new id, or delete the "
+            "changelog and let the table be built anew"
+        )

@@ -1,0 +1,95 @@
+"""What a worker counts and measures. The only file that imports prometheus_client.
+
+Counters are moved once a batch or once a commit, never once a record. Names follow Prometheus'
+practice: one prefix, base units, ``_total`` for counters.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import prometheus_client as prometheus
+
+if TYPE_CHECKING:
+    from engine.contracts.contract import Checked
+
+
+class Metrics:
+    """One worker's metrics, in a registry of their own so that several can live in a process."""
+
+    def __init__(self) -> None:
+        self.registry = prometheus.CollectorRegistry()
+
+        def counter(name: str, text: str, *labels: str) -> prometheus.Counter:
+            return prometheus.Counter(f"headrace_{name}", text, labels, registry=self.registry)
+
+        def gauge(name: str, text: str, *labels: str) -> prometheus.Gauge:
+            return prometheus.Gauge(f"headrace_{name}", text, labels, registry=self.registry)
+
+        self._received = counter("records_received_total", "Records that met their contract", "topic")
+        self._broken = counter(
+            "records_broken_total", "Records that broke their contract", "topic", "rule"
+        )
+        self._warned = counter(
+            "records_warned_total", "Records that broke a rule of severity warning", "topic", "rule"
+        )
+        self._sent = counter("records_committed_total", "Records written, by topic", "topic")
+        self._commits = counter("commits_total", "Transactions, by outcome", "outcome")
+        self._commit_seconds = prometheus.Histogram(
+            "headrace_commit_seconds", "Time from the cut to the end of the transaction",
+            registry=self.registry,
+            buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
+        )  # fmt: skip
+        self._agent_errors = counter("agent_errors_total", "Exceptions in agents", "agent")
+        self._late = gauge("late_records", "Events too late for their window, by table", "table")
+        self._tasks = gauge("tasks", "Tasks of this worker")
+        self._restored = counter("records_restored_total", "Changelog records restored", "table")
+        self.totals: dict[str, int] = {}
+        """Plain sums by name, for progress displays."""
+
+    def _add(self, name: str, count: int) -> None:
+        self.totals[name] = self.totals.get(name, 0) + count
+
+    def received(self, topic: str, count: int, checked: Checked) -> None:
+        """Count a batch that was decoded and checked."""
+        self._received.labels(topic).inc(count)
+        self._add(f"in:{topic}", count + len(checked.broken))
+        for _, violation in checked.broken:
+            self._broken.labels(topic, violation.rule).inc()
+        for rule, times in checked.warned.items():
+            self._warned.labels(topic, rule).inc(times)
+
+    def committed(self, sent: dict[str, int], seconds: float) -> None:
+        """Count a transaction that is visible, and its records by topic."""
+        self._commits.labels("committed").inc()
+        self._commit_seconds.observe(seconds)
+        self._add("commits", 1)
+        for topic, count in sent.items():
+            self._sent.labels(topic).inc(count)
+            self._add(f"out:{topic}", count)
+
+    def commit_failed(self, outcome: str) -> None:
+        """Count a transaction that is not visible, or may not be."""
+        self._commits.labels(outcome).inc()
+        self._add(f"commits {outcome}", 1)
+
+    def agent_failed(self, agent: str) -> None:
+        """Count an exception in an agent."""
+        self._agent_errors.labels(agent).inc()
+
+    def restored(self, table: str, count: int) -> None:
+        """Count changelog records that went into a store."""
+        self._restored.labels(table).inc(count)
+        self._add("restored", count)
+
+    def tasks(self, count: int) -> None:
+        """Say how many tasks the worker has."""
+        self._tasks.set(count)
+
+    def late(self, table: str, count: int) -> None:
+        """Say how many events were too late for a table so far."""
+        self._late.labels(table).set(count)
+
+    def text(self) -> bytes:
+        """Return the exposition for a scrape."""
+        return prometheus.generate_latest(self.registry)
