@@ -32,9 +32,10 @@ class Input:
         received: the offset up to which records have come in.
         gate: a table's topic on the first start: streams wait until it was read up to here.
         end: tells the last known end of the partition, or None.
+        start: how much of the first piece has been taken already.
     """
 
-    __slots__ = ("end", "gate", "is_table", "queue", "received", "records", "tp")
+    __slots__ = ("end", "gate", "is_table", "queue", "received", "records", "start", "tp")
 
     def __init__(self, tp: TP, *, is_table: bool, end: Callable[[TP], int | None]) -> None:
         self.tp = tp
@@ -43,6 +44,7 @@ class Input:
         self.received = 0
         self.gate = 0
         self.records = 0
+        self.start = 0
         self.queue: deque[Piece] = deque()
 
     def caught_up(self) -> bool:
@@ -57,27 +59,39 @@ class Input:
         self.received = piece.run.next_offset
 
     def head_time(self) -> int:
-        """Return the timestamp of the first queued record; an empty run counts as oldest."""
-        run = self.queue[0].run
-        return run.timestamps[0] if run.timestamps else -1
+        """Return the timestamp of the next queued record; an empty run counts as oldest."""
+        times = self.queue[0].run.timestamps
+        return times[self.start] if times else -1
 
-    def take(self, until: int | None) -> Piece:
-        """Take the first piece, or its beginning: records with timestamps up to ``until``."""
+    def take(self, limit: int, until: int | None = None) -> Piece:
+        """Take up to ``limit`` records of the first piece, with timestamps up to ``until``."""
         piece = self.queue[0]
-        run = piece.run
-        stop = len(run)
+        run, start = piece.run, self.start
+        size = len(run)
+        stop = min(size, start + limit)
         if until is not None:
-            stop = next((i for i, t in enumerate(run.timestamps) if t > until), stop)
-        if stop >= len(run):
+            times = run.timestamps[start:stop]
+            first_later = next((i for i, time in enumerate(times) if time > until), len(times))
+            stop = start + max(1, first_later) if times else stop
+        self.records -= stop - start
+        if stop >= size:
             self.queue.popleft()
-            self.records -= len(run)
+            self.start = 0
+        else:
+            self.start = stop
+        if start == 0 and stop >= size:
             return piece
-        stop = max(stop, 1)
-        first = run.part(0, stop)
-        early = [row for row in piece.refused if row[0] < first.next_offset]
-        self.queue[0] = Piece(run.part(stop, len(run)), piece.refused[len(early) :])
-        self.records -= stop
-        return Piece(first, early)
+        part = run.part(start, stop)
+        low = run.offsets[start] if start else -1
+        refused = [row for row in piece.refused if low <= row[0] < part.next_offset]
+        return Piece(part, refused)
+
+    def next_offset(self) -> int:
+        """Return the offset at which the next piece begins, or would begin."""
+        if not self.queue:
+            return self.received
+        run = self.queue[0].run
+        return run.offsets[self.start] if run.offsets else run.next_offset
 
 
 class Inbox:
@@ -92,21 +106,18 @@ class Inbox:
         """Return the inputs that hold ``limit`` records or more."""
         return [each.tp for each in self.inputs.values() if each.records >= limit]
 
-    def next(self) -> Piece | None:
-        """Return the next piece of work, or None when there is none yet."""
+    def next(self, limit: int) -> Piece | None:
+        """Return the next piece of work, of up to ``limit`` records, or None if none is ready."""
         ready = [each for each in self.inputs.values() if each.queue]
         if not ready:
             return None
-        gated = [each for each in self.inputs.values() if each.received < each.gate or (
-            each.queue and each.queue[0].run.next_offset <= each.gate
-        )]  # fmt: skip
-        if gated:
+        if any(each.next_offset() < each.gate for each in self.inputs.values()):
             tables = [each for each in ready if each.is_table]
-            return tables[0].take(None) if tables else None
+            return tables[0].take(limit) if tables else None
         if any(not each.queue and not each.caught_up() for each in self.inputs.values()):
             return None
         if len(ready) == 1:
-            return ready[0].take(None)
+            return ready[0].take(limit)
         # equal timestamps: the table's update first, then the stream's record
         ready.sort(key=lambda each: (each.head_time(), not each.is_table, each.tp))
-        return ready[0].take(ready[1].head_time())
+        return ready[0].take(limit, ready[1].head_time())

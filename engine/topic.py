@@ -85,13 +85,9 @@ class Topic:
         columns = (batch.offsets, batch.timestamps, batch.keys, batch.values, batch.headers)
         if kept is not None:
             columns = tuple([column[i] for i in kept] for column in columns)  # type: ignore[assignment]
-        run = Run(
-            batch.tp,
-            checked.events,
-            *columns,
-            next_offset=batch.next_offset,
-            event_time=self.contract.event_time,
-        )
+        event_time = self.contract.event_time
+        times = columns[1] if event_time is None else list(map(event_time, checked.events))
+        run = Run(batch.tp, checked.events, times, *columns, next_offset=batch.next_offset)
         return run, checked
 
     async def send(

@@ -127,10 +127,10 @@ class KafkaSource:
         subscription = self._consumer._subscription
         with subscription.fetch_context():
             batches = self._drain(full)
-            if batches or self._awake:
+            self._consumer._coordinator.check_errors()
+            if batches or self._awake or timeout_ms == 0:
                 self._awake = False
                 return batches
-            self._consumer._coordinator.check_errors()
             self._waiter = self._consumer._fetcher._create_fetch_waiter()
             await asyncio.wait([self._waiter], timeout=timeout_ms / 1000)
             if self._waiter.done():
