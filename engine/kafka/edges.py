@@ -54,7 +54,6 @@ def kafka_edges(config: Config, groups: Iterable[Iterable[str]]) -> Edges:
         log=KafkaLog(config),
         admin=KafkaAdmin(config),
         open_store=open_store,
-        wipe_store=lambda task: wipe(home / task),
     )
 
 

@@ -64,7 +64,7 @@ class Membership(NamedTuple):
     instance_id: str | None = None
 
 
-class Refused(Exception):  # noqa: N818  (internal: becomes one of engine.errors')
+class Refused(Exception):
     """A broker answered with an error code that does not pass."""
 
     def __init__(self, what: str, code: int) -> None:
@@ -75,7 +75,9 @@ class Refused(Exception):  # noqa: N818  (internal: becomes one of engine.errors
 class Producing:
     """Sending record batches to their leaders; shared by the two kinds of outlet."""
 
-    def __init__(self, config: Config, client: AIOKafkaClient, transactional_id: str | None) -> None:
+    def __init__(
+        self, config: Config, client: AIOKafkaClient, transactional_id: str | None
+    ) -> None:
         self._config = config
         self._client = client
         self._transactional_id = transactional_id
@@ -134,7 +136,7 @@ class Producing:
         )
         return await self._client.send(node, request)
 
-    async def send_one(  # noqa: PLR0913
+    async def send_one(
         self,
         topic: str,
         key: bytes | None,
@@ -356,7 +358,7 @@ class KafkaOutlet:
         self._coordinators[kind] = node
         return node
 
-    async def send(  # noqa: PLR0913
+    async def send(
         self,
         topic: str,
         key: bytes | None,
@@ -419,7 +421,7 @@ class PlainOutlet:
             raise CommitUnknown(f"no answer from the broker: {error!r}") from error
         return ends
 
-    async def send(  # noqa: PLR0913
+    async def send(
         self,
         topic: str,
         key: bytes | None,

@@ -51,7 +51,7 @@ def check(seen: observer.Seen, expected: Expected, raw: list, app: str) -> None:
 def test_three_replicas_one_killed_one_joining_lose_and_double_nothing(
     fresh_kafka: DevBroker, tmp_path: Path
 ) -> None:
-    """100,000 events, 3 replicas, SIGKILL in the middle, a fourth joins; then everything adds up."""
+    """100,000 events, 3 replicas, SIGKILL in the middle, a fourth joins; it all adds up."""
     app = "clickstream"
     work = Workload(events=100_000, users=2_000, seed=7)
     raw_records = list(work.raw_events())
@@ -65,7 +65,9 @@ def test_three_replicas_one_killed_one_joining_lose_and_double_nothing(
         await observer.create(fresh_kafka.bootstrap, {"user-profiles": compact}, PARTITIONS)
         await observer.produce(fresh_kafka.bootstrap, "user-profiles", profiles, PARTITIONS)
         half = len(raw_records) // 2
-        return await observer.produce(fresh_kafka.bootstrap, "raw-events", raw_records[:half], PARTITIONS)
+        return await observer.produce(
+            fresh_kafka.bootstrap, "raw-events", raw_records[:half], PARTITIONS
+        )
 
     settings = {"retention_ms": "-1", "session_timeout_ms": "3000", "inbox_records": "2000"}
     with Fleet(tmp_path, fresh_kafka.bootstrap, settings) as fleet:
@@ -75,7 +77,9 @@ def test_three_replicas_one_killed_one_joining_lose_and_double_nothing(
 
         def done() -> int:
             fleet.check()
-            at = asyncio.run(observer.committed(fresh_kafka.bootstrap, app, "raw-events", PARTITIONS))
+            at = asyncio.run(
+                observer.committed(fresh_kafka.bootstrap, app, "raw-events", PARTITIONS)
+            )
             return sum(max(0, offset) for offset in at.values())
 
         wait_until(lambda: done() > 5_000, timeout_s=60, what="nothing is committed")

@@ -1,6 +1,7 @@
 """The outlet's transactions on real Kafka: all or nothing, and never a zombie's."""
 
 import asyncio
+import os
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -135,9 +136,7 @@ async def test_a_record_that_is_too_large_spoils_its_whole_transaction(kafka: De
     """A refused batch: nothing is visible, not even what was accepted beside it."""
     async with members(kafka, 1) as (config, topic, (one,)):
         tp = TP(topic, 0)
-        both = rows(config.id, b"small") | {tp: [(b"k", bytes(3 << 20), 1, ())]}
-        import os
-
+        both = rows(config.id, b"small")
         both[tp] = [(b"k", os.urandom(3 << 20), 1, ())]
         with pytest.raises(RecordRefused, match="nothing of this transaction is visible"):
             await one.outlet.commit(
@@ -177,7 +176,9 @@ async def test_the_log_reads_committed_records_only_and_passes_over_the_rest(
         await one.outlet.commit(Transaction(rows(config.id, b"a", b"b", b"c"), {}, None))
         with pytest.raises(CommitRefused):
             await one.outlet.commit(
-                Transaction(rows(config.id, b"x"), {TP(topic, 0): Position(1, "")}, Membership(0, "z"))
+                Transaction(
+                    rows(config.id, b"x"), {TP(topic, 0): Position(1, "")}, Membership(0, "z")
+                )
             )
         await one.outlet.open()
         await one.outlet.commit(Transaction(rows(config.id, b"d"), {}, None))
