@@ -176,7 +176,7 @@ class KafkaSource:
             return  # parked: the engine has not sought it yet
         except OffsetOutOfRangeError as error:
             raise ConfigError(
-                f"{tp}: the committed position is not in the topic any more (deleted by retention, or "
+                f"{tp}: the committed position is not in the topic any more (retention, or "
                 f"the topic was created anew). Decide what to lose: set the group's offsets with "
                 f"`kafka-consumer-groups --group {self._config.id} --reset-offsets`, then restart"
             ) from error
