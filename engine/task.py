@@ -32,7 +32,7 @@ from engine.record import TP, Batch, Output, Run
 from engine.table import Emitter, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from engine.edges import Edges, Position
     from engine.errors import AgentFailed
@@ -424,6 +424,10 @@ class Task:
             if packed != self._committed.get(tp):
                 changed[tp] = packed
         return changed
+
+    def is_at(self, committed: Mapping[TP, Position | None]) -> bool:
+        """Say whether these positions are the ones that this task committed last."""
+        return all(committed.get(tp) == self._committed.get(tp) for tp in self.inbox.inputs)
 
     def committed(self, cut: TaskCut, ends: dict[TP, int]) -> None:
         """Kafka has the cut: bring it to the store, with where the changelogs are now."""

@@ -61,6 +61,11 @@ class Membership(NamedTuple):
     member_id: str
     instance_id: str | None = None
 
+    @property
+    def lost(self) -> bool:
+        """Whether the group has thrown us out, as far as we know already."""
+        return self.generation < 0 or not self.member_id
+
 
 class KafkaOutlet:
     """The one transactional producer of a worker.
@@ -138,6 +143,9 @@ class KafkaOutlet:
     async def _commit(self, transaction: Transaction) -> dict[TP, int]:
         client = self._client
         assert client is not None, "the outlet is not open"
+        if transaction.positions and transaction.membership.lost:
+            # Kafka takes offsets *without* a member for those of an old client, and checks nothing
+            raise Refused("the membership is lost", protocol.UNKNOWN_MEMBER_ID)
         batches = self._encode(transaction.rows)
         # 1. what the transaction will touch
         await together(self._announce(transaction))

@@ -119,6 +119,26 @@ async def test_a_member_of_an_older_generation_is_refused(kafka: DevBroker) -> N
         assert await one.source.positions([tp]) == {tp: Position(1, "")}
 
 
+async def test_a_member_that_was_thrown_out_commits_nothing(kafka: DevBroker) -> None:
+    """Kafka does not check offsets without a member (generation -1): we must not send them."""
+    async with members(kafka, 1) as (config, topic, (one,)):
+        tp = TP(topic, 0)
+        await one.outlet.commit(
+            Transaction({}, {tp: Position(7, "")}, one.source.membership())
+        )
+        one.source._consumer._coordinator.reset_generation()
+        with pytest.raises(CommitRefused):
+            await one.outlet.commit(
+                Transaction(
+                    rows(config.id, b"zombie"), {tp: Position(1, "")}, one.source.membership()
+                )
+            )
+        await one.outlet.open()
+        await one.outlet.commit(Transaction(rows(config.id, b"after"), {}, None))
+        assert await out(kafka, config.id) == [b"after"]
+        assert await one.source.positions([tp]) == {tp: Position(7, "")}
+
+
 async def test_a_second_producer_of_the_same_id_fences_the_first(kafka: DevBroker) -> None:
     """InitProducerId by a successor: the predecessor's next transaction is refused."""
     async with members(kafka, 1) as (config, topic, (one,)):
