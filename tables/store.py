@@ -13,7 +13,7 @@ import shutil
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
-import rocksdict
+import rocksdict  # noqa: TID251  (this is the file)
 
 from tables.errors import StoreCorrupted, StoreLocked
 
