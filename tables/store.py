@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from itertools import islice
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import rocksdict  # noqa: TID251  (this is the file)
 
@@ -114,7 +114,9 @@ class RocksStore:
             if _HELD.search(str(error)):
                 raise StoreLocked(self.path) from error
             raise StoreCorrupted(self.path, str(error)) from error
-        self._families = {name: self._db.get_column_family(name) for name in self._names}
+        self._families: dict[str, Any] = {
+            name: self._db.get_column_family(name) for name in self._names
+        }
         self._handles = {name: self._db.get_column_family_handle(name) for name in self._names}
 
     def _exists(self) -> bool:
@@ -148,7 +150,9 @@ class RocksStore:
         if end is not None:
             options.set_iterate_upper_bound(end)
         try:
-            rows = list(islice(db.items(from_key=start, read_opt=options), limit))
+            rows: list[tuple[bytes, bytes]] = list(
+                islice(db.items(from_key=start, read_opt=options), limit)
+            )
             if limit is None or len(rows) < limit:  # is this the end, or a block it cannot read?
                 rest = db.iter(options)
                 rest.seek(rows[-1][0] + b"\0" if rows else start)
