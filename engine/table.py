@@ -272,7 +272,9 @@ class WindowedTable(TableHandle):
         )
 
     def update(self, key: Any, event: Any) -> None:
-        """Reduce ``event`` into the windows of its time."""
+        """Reduce ``event`` into the windows of its time; without a key it is dropped."""
+        if key is None:
+            return
         context = context_for(f"table {self.name!r}")
         context.table(self.name).update(key, context.time_ms(), event)
 
@@ -302,8 +304,12 @@ class WindowSet:
         self._ts = ts
 
     def apply(self, change: Callable[[Any], Any]) -> WindowSet:
-        """Replace the value of each of the event's windows by ``change(value)``."""
-        self._partition.apply(self._key, self._ts, change)
+        """Replace the value of each of the event's windows by ``change(value)``.
+
+        Without a key nothing happens, as in Kafka Streams: not even stream time moves.
+        """
+        if self._key is not None:
+            self._partition.apply(self._key, self._ts, change)
         return self
 
     def current(self) -> Any:
@@ -382,7 +388,9 @@ class SessionTable(TableHandle):
         )
 
     def update(self, key: Any, event: Any) -> None:
-        """Reduce ``event`` into the session of its time."""
+        """Reduce ``event`` into the session of its time; without a key it is dropped."""
+        if key is None:
+            return
         context = context_for(f"table {self.name!r}")
         context.table(self.name).update(key, context.time_ms(), event)
 

@@ -46,36 +46,40 @@ def _encode_int(key: int) -> bytes:
     return b"%d" % key
 
 
+_decode_any = msgspec.msgpack.Decoder().decode
 _STR: Codec[str] = Codec(str.encode, bytes.decode)
 _INT: Codec[int] = Codec(_encode_int, _decode_int)
 _BYTES: Codec[bytes] = Codec(_encode_bytes, _encode_bytes)
 
 
 def key_codec(key_type: Any = None) -> Codec[Any]:
-    """Return the codec for keys of ``key_type`` (str, int, bytes, Struct, tuple, or None: any)."""
+    """Return the codec for keys of ``key_type`` (str, int, bytes, Struct, tuple, or None: any).
+
+    A key of no declared type that was a tuple is a tuple again, at all depths.
+    """
     if key_type is str:
         return _STR
     if key_type is int:
         return _INT
     if key_type is bytes:
         return _BYTES
+    if key_type is None or key_type is Any:
+        return Codec(msgspec.msgpack.Encoder().encode, _decode_any_key)
     return value_codec(key_type)
 
 
+def _decode_any_key(raw: bytes) -> Any:
+    return _hashable(_decode_any(raw))
+
+
+def _hashable(key: Any) -> Any:
+    return tuple(map(_hashable, key)) if type(key) is list else key
+
+
 def value_codec(value_type: Any = None) -> Codec[Any]:
-    """Return the MessagePack codec for ``value_type``; None means plain Python values.
-
-    A tuple decodes to a tuple at the top level even when no type is declared, so that it can be
-    used as a key again.
-    """
+    """Return the MessagePack codec for ``value_type``; None means plain Python values."""
     if value_type is None or value_type is Any:
-        decode = msgspec.msgpack.Decoder().decode
-
-        def decode_any(raw: bytes) -> Any:
-            value = decode(raw)
-            return tuple(value) if type(value) is list else value
-
-        return Codec(msgspec.msgpack.Encoder().encode, decode_any)
+        return Codec(msgspec.msgpack.Encoder().encode, _decode_any)
     return Codec(
         msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(value_type, strict=False).decode
     )

@@ -26,9 +26,9 @@ class MemoryStore:
         return [rows.get(key) for key in keys]
 
     def scan(
-        self, family: str, start: bytes = b"", end: bytes | None = None, limit: int = 1_000_000
+        self, family: str, start: bytes = b"", end: bytes | None = None, limit: int | None = None
     ) -> list[tuple[bytes, bytes]]:
-        """Return up to ``limit`` entries with start <= key < end, in byte order."""
+        """Return the entries with start <= key < end in byte order, the first ``limit`` at most."""
         rows = self._families.get(family, {})
         keys = sorted(key for key in rows if key >= start and (end is None or key < end))
         return [(key, rows[key]) for key in keys[:limit]]

@@ -8,8 +8,10 @@ last commit, not as of the last memtable flush.
 from __future__ import annotations
 
 import os
+import re
 import shutil
-from typing import TYPE_CHECKING, Protocol
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Protocol
 
 import rocksdict
 
@@ -26,6 +28,10 @@ META = "headrace.meta"
 TIMERS = "headrace.timers"
 
 
+_HELD = re.compile(r"lock hold by|While lock file")
+"""What RocksDB says of a held lock (many other messages have a "block" or a path in them)."""
+
+
 class Store(Protocol):
     """What a task needs of its store. Real: :class:`RocksStore`; in tests also a dict."""
 
@@ -38,9 +44,9 @@ class Store(Protocol):
         ...
 
     def scan(
-        self, family: str, start: bytes = b"", end: bytes | None = None, limit: int = 1_000_000
+        self, family: str, start: bytes = b"", end: bytes | None = None, limit: int | None = None
     ) -> list[tuple[bytes, bytes]]:
-        """Return up to ``limit`` entries with start <= key < end, in byte order."""
+        """Return the entries with start <= key < end in byte order, the first ``limit`` at most."""
         ...
 
     def write(self, changes: Mapping[str, Iterable[Change]]) -> None:
@@ -75,7 +81,7 @@ class Memory:
         table = rocksdict.BlockBasedOptions()
         table.set_block_cache(self.cache)
         table.set_bloom_filter(10, False)  # noqa: FBT003
-        table.set_cache_index_and_filter_blocks(True)  # noqa: FBT003
+        table.set_cache_index_and_filter_blocks(True)
         options.set_block_based_table_factory(table)
         return options
 
@@ -105,10 +111,12 @@ class RocksStore:
                 column_families={name: self._memory.options() for name in sorted(names)},
             )
         except Exception as error:
-            if "lock" in str(error).lower():
+            if _HELD.search(str(error)):
                 raise StoreLocked(self.path) from error
             raise StoreCorrupted(self.path, str(error)) from error
-        self._families = {name: self._db.get_column_family(name) for name in self._names}
+        self._families: dict[str, Any] = {
+            name: self._db.get_column_family(name) for name in self._names
+        }
         self._handles = {name: self._db.get_column_family_handle(name) for name in self._names}
 
     def _exists(self) -> bool:
@@ -116,30 +124,46 @@ class RocksStore:
 
     def get(self, family: str, key: bytes) -> bytes | None:
         """Return the value of ``key``, or None."""
-        value: bytes | None = self._families[family].get(key)
+        try:
+            value: bytes | None = self._families[family].get(key)
+        except Exception as error:
+            raise self._unreadable(error) from error
         return value
 
     def get_many(self, family: str, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return the values of ``keys``, in their order, None for an absent one."""
-        values: list[bytes | None] = self._families[family].get(list(keys))
+        try:
+            values: list[bytes | None] = self._families[family].get(list(keys))
+        except Exception as error:
+            raise self._unreadable(error) from error
         return values
 
     def scan(
-        self, family: str, start: bytes = b"", end: bytes | None = None, limit: int = 1_000_000
+        self, family: str, start: bytes = b"", end: bytes | None = None, limit: int | None = None
     ) -> list[tuple[bytes, bytes]]:
-        """Return up to ``limit`` entries with start <= key < end, in byte order.
+        """Return the entries with start <= key < end in byte order, the first ``limit`` at most.
 
         A list and not an iterator: an iterator left open would hold the files open.
         """
+        db = self._families[family]
         options = rocksdict.ReadOptions()
         if end is not None:
             options.set_iterate_upper_bound(end)
-        rows: list[tuple[bytes, bytes]] = []
-        for row in self._families[family].items(from_key=start, read_opt=options):
-            if len(rows) >= limit:
-                break
-            rows.append(row)
+        try:
+            rows: list[tuple[bytes, bytes]] = list(
+                islice(db.items(from_key=start, read_opt=options), limit)
+            )
+            if limit is None or len(rows) < limit:  # is this the end, or a block it cannot read?
+                rest = db.iter(options)
+                rest.seek(rows[-1][0] + b"\0" if rows else start)
+                rest.status()
+        except Exception as error:
+            raise self._unreadable(error) from error
         return rows
+
+    def _unreadable(self, error: Exception) -> Exception:
+        """Return our error for what RocksDB says about a block that it cannot read."""
+        return StoreCorrupted(self.path, str(error)) if type(error) is Exception else error
 
     def write(self, changes: Mapping[str, Iterable[Change]]) -> None:
         """Apply all changes of all families in one atomic WriteBatch."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tables.codec import Codec
     from tables.store import Change, Store
 
+
 class Cut(NamedTuple):
     """What one commit takes from a partition: the same bytes for Kafka and for the store."""
 
@@ -40,7 +41,16 @@ class KeyedPartition:
         cache_entries: decoded entries kept after a commit; dirty ones are always kept.
     """
 
-    __slots__ = ("_cache", "_dirty", "_flying", "_key", "_store", "_value", "cache_entries", "family")
+    __slots__ = (
+        "_cache",
+        "_dirty",
+        "_flying",
+        "_key",
+        "_store",
+        "_value",
+        "cache_entries",
+        "family",
+    )
 
     def __init__(
         self,
@@ -105,7 +115,9 @@ class KeyedPartition:
         rows: dict[bytes, Any] = dict(self._store.scan(self.family))
         changed = {encode(key): self._cache[key] for key in (*self._flying, *self._dirty)}
         for raw_key in sorted({*rows, *changed}):
-            value = changed.get(raw_key) if raw_key in changed else self._value.decode(rows[raw_key])
+            value = (
+                changed.get(raw_key) if raw_key in changed else self._value.decode(rows[raw_key])
+            )
             if value is not ABSENT:
                 yield self._key.decode(raw_key), value
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tables.store import Change, Store
 
 _CHUNK = 10_000
-_HEAP_MAX = 4 * _CHUNK
+_HEAP_CHUNKS = 4
 _END = b"\xff" * 64  # above every composite key
 NEVER = 1 << 62
 """A time (ms) that does not come."""
@@ -31,13 +31,16 @@ class Timers:
     Args:
         owner: the table's name; timers of several tables share one column family.
         store: the task's store.
+        chunk: how many are read from the store at a time; the heap holds up to four times as many.
     """
 
     __slots__ = (
-        "_flying", "_heap", "_horizon", "_known", "_pending", "_prefix", "_store", "next_ms"
+        "_chunk", "_flying", "_heap", "_horizon", "_known", "_pending", "_prefix", "_store",
+        "next_ms",
     )  # fmt: skip
 
-    def __init__(self, owner: str, store: Store) -> None:
+    def __init__(self, owner: str, store: Store, *, chunk: int = _CHUNK) -> None:
+        self._chunk = chunk
         self._prefix = owner.encode() + b"\0"
         self._store = store
         self._pending: dict[bytes, bool] = {}  # uncommitted: True is set, False is removed
@@ -58,7 +61,7 @@ class Timers:
             heappush(self._heap, timer)
             self._known.add(timer)
             self.next_ms = min(self.next_ms, time_ms)
-            if len(self._heap) > _HEAP_MAX:
+            if len(self._heap) > _HEAP_CHUNKS * self._chunk:
                 self._shrink()
 
     def due(self, time_ms: int) -> list[bytes]:
@@ -77,7 +80,7 @@ class Timers:
 
     def _shrink(self) -> None:
         """Leave the later timers to the store (and to what is on its way there)."""
-        self._heap = nsmallest(_CHUNK, self._heap)  # sorted, so it is a heap
+        self._heap = nsmallest(self._chunk, self._heap)  # sorted, so it is a heap
         self._known = set(self._heap)
         self._horizon = self._heap[-1] + b"\0"
 
@@ -87,9 +90,9 @@ class Timers:
         skip = len(prefix)
         changed = {**self._flying, **self._pending}
         while not self._heap and self._horizon != _END:
-            rows = self._store.scan(TIMERS, prefix + self._horizon, prefix + _END, _CHUNK)
+            rows = self._store.scan(TIMERS, prefix + self._horizon, prefix + _END, self._chunk)
             stored = [key[skip:] for key, _ in rows]
-            horizon = stored[-1] + b"\0" if len(rows) == _CHUNK else _END
+            horizon = stored[-1] + b"\0" if len(rows) == self._chunk else _END
             timers = {timer for timer in stored if changed.get(timer) is not False}
             for timer, alive in changed.items():
                 if alive and self._horizon <= timer < horizon:

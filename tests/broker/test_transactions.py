@@ -123,9 +123,7 @@ async def test_a_member_that_was_thrown_out_commits_nothing(kafka: DevBroker) ->
     """Kafka does not check offsets without a member (generation -1): we must not send them."""
     async with members(kafka, 1) as (config, topic, (one,)):
         tp = TP(topic, 0)
-        await one.outlet.commit(
-            Transaction({}, {tp: Position(7, "")}, one.source.membership())
-        )
+        await one.outlet.commit(Transaction({}, {tp: Position(7, "")}, one.source.membership()))
         one.source._consumer._coordinator.reset_generation()
         with pytest.raises(CommitRefused):
             await one.outlet.commit(
