@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from engine.context import Context, current
 from engine.errors import AgentFailed, ConfigError
-from engine.stream import AfterMove, BeforeMove, Feed, Move, Probe, ProbedError, Stream
+from engine.feed import Feed
+from engine.stream import AfterMove, BeforeMove, Move, Probe, ProbedError, Stream
 from engine.topic import Topic
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from engine.context import Context
 from engine.inbox import Inbox, Input, Piece
 from engine.outbox import Outbox
 from engine.record import TP, Batch, Output, Run
-from engine.table import Emitter, Window
+from engine.results import result_writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -48,8 +48,6 @@ TABLE = "!table"
 
 END_MARK = "headrace.end-of-input"
 """The header of a record that says: this partition ends here, close every window."""
-
-WINDOW_HEADER = "headrace.window"
 
 
 class State(Enum):
@@ -378,7 +376,7 @@ class Task:
         """Return what a windowed table calls with each result."""
         if table.emitter is None:
             return None
-        return _result_writer(table.emitter, self.outbox, table, with_window=self._window_headers)
+        return result_writer(table, self.outbox, with_window=self._window_headers)
 
     def cut(self) -> TaskCut | None:
         """Take everything that is done out of the task, at a boundary; None if nothing is.
@@ -437,24 +435,3 @@ class Task:
         self.store.write({**cut.store, "headrace.meta": meta})
         for partition in self.tables.values():
             partition.committed()
-
-
-def _result_writer(
-    emitter: Emitter, outbox: Outbox, table: TableHandle, *, with_window: bool
-) -> Emit:
-    """Make the function that turns a window's result into a record of the sink topic."""
-    topic, into = emitter.topic, emitter.into
-    key_field, encode_key = topic.contract.key_field, table.key.encode
-
-    def emit(key: Any, start: int, end: int, value: Any, timestamp: int) -> None:
-        raw = None
-        raw_key = encode_key(key)
-        if value is not None:
-            result = value if into is None else into(key, Window(start, end), value)
-            if key_field is not None:
-                raw_key = topic.encode_key(key_field(result)) or raw_key
-            raw = topic.encode_value(result)
-        headers = ((WINDOW_HEADER, b"%d,%d" % (start, end)),) if with_window else ()
-        outbox.lane(topic.name).put(raw_key, raw, timestamp, headers)
-
-    return emit

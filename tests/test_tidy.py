@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PRODUCT = ("agents", "engine", "tables")
-LINES_MAX = 430
+LINES_MAX = 450
 FUNCTION_LINES_MAX = 70
 BANNED_NAMES = re.compile(r"(Manager|Helper|Mixin|Impl)$")
 BANNED_MODULES = {"utils", "base", "types", "common", "helpers", "misc"}
