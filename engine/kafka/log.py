@@ -91,7 +91,9 @@ class KafkaLog:
                     await fetcher._create_fetch_waiter()
         except TimeoutError as error:
             raise BrokerError(
-                f"{tp}: no progress for {STALLED_S:.0f} s (is a transaction left open there?)"
+                f"{tp}: no committed records for {STALLED_S:.0f} s although there are more: a "
+                "transaction was left open. See `kafka-transactions find-hanging`, and end it with "
+                "`kafka-transactions abort`"
             ) from error
         fetched = fetcher._records.pop(key)
         fetcher._notify(fetcher._wait_consume_future)

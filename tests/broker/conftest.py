@@ -8,7 +8,7 @@ import pytest
 from engine.devbroker import DevBroker, kafka_available, start_kafka
 
 
-def _need_kafka() -> None:
+def need_kafka() -> None:
     """A laptop may be without Kafka; the continuous build may not."""
     reason = kafka_available()
     if reason is not None:
@@ -20,7 +20,7 @@ def _need_kafka() -> None:
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevBroker]:
     """Apache Kafka, shared: use names of your own."""
-    _need_kafka()
+    need_kafka()
     with start_kafka(tmp_path_factory.mktemp("kafka")) as broker:
         yield broker
 
@@ -28,6 +28,6 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevBroker]:
 @pytest.fixture
 def fresh_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevBroker]:
     """Apache Kafka with nothing on it, for one test."""
-    _need_kafka()
+    need_kafka()
     with start_kafka(tmp_path_factory.mktemp("kafka")) as broker:
         yield broker

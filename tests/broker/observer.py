@@ -64,7 +64,10 @@ async def produce(bootstrap: str, topic: str, records: Any, partitions: int) -> 
     """Send (key, value, timestamp) records, in order; return each one's partition."""
     placed: list[int] = []
     async with AIOKafkaProducer(
-        bootstrap_servers=bootstrap, linger_ms=5, max_batch_size=1 << 18
+        bootstrap_servers=bootstrap,
+        linger_ms=5,
+        max_batch_size=1 << 18,
+        enable_idempotence=True,  # a retry must not double or reorder the input
     ) as producer:
         memo: dict[bytes, int] = {}
         last = []
