@@ -208,11 +208,13 @@ def _same(value: bytes) -> bytes:
     return value
 
 
-_AT = re.compile(r" - at `\$?\.?([^`]*)`$")
+_AT = re.compile(r" - at (`key` in )?`\$?\.?([^`]*)`$")
 _MISSING = re.compile(r"missing required field `([^`]+)`")
+_INDEX = re.compile(r"\[\d+\]")
 _KINDS = (
     ("missing required field", "required"),
     ("Invalid enum value", "enum"),
+    ("Invalid value", "enum"),
     ("matching regex", "pattern"),
     ("of length", "length"),
     ("out of range", "range"),
@@ -220,6 +222,12 @@ _KINDS = (
     ("that's a", "range"),
     ("unknown field", "unknown"),
 )
+_MESSAGES = {
+    "enum": "not one of the allowed values",
+    "unknown": "has a field that is not declared",
+    "check": "refused by a check of its type",
+}
+"""Said instead of msgspec's text, which would name the value."""
 
 
 def violation_of(value: bytes | None, error: BaseException) -> Violation:
@@ -227,21 +235,34 @@ def violation_of(value: bytes | None, error: BaseException) -> Violation:
     if value is None:
         return Violation("value.required", "value", "the record has no value")
     if not isinstance(error, msgspec.ValidationError):
-        what = "nested too deeply" if isinstance(error, RecursionError) else "not valid JSON"
-        return Violation("json", "", what if not isinstance(error, UnicodeError) else "not UTF-8")
+        return _unreadable(error)
     text = str(error)
     at = _AT.search(text)
-    field = at.group(1) if at else ""
+    field = at.group(2) + ("[key]" if at.group(1) else "") if at else ""
     missing = _MISSING.search(text)
     if missing:
         field = f"{field}.{missing.group(1)}" if field else missing.group(1)
-    kind = next((kind for mark, kind in _KINDS if mark in text), None)
-    if kind is None:
-        kind = "range" if re.search(r"(<|>)=? ", text) else "type"
-    message = _AT.sub("", text)
-    if kind == "enum":
-        message = "not one of the allowed values"  # msgspec would name the value
-    return Violation(f"{field}.{kind}" if field else f"value.{kind}", field, message)
+    kind = _kind(text) if error.__cause__ is None else "check"  # e.g. raised by __post_init__
+    place = _INDEX.sub("[...]", field) or "value"  # rules are few: they name metrics
+    return Violation(f"{place}.{kind}", field, _MESSAGES.get(kind) or _AT.sub("", text))
+
+
+def _unreadable(error: BaseException) -> Violation:
+    """Name the rule for a value that is not JSON, or that a decoder of another kind refuses."""
+    if isinstance(error, RecursionError):
+        return Violation("json", "", "nested too deeply")
+    if isinstance(error, UnicodeError):
+        return Violation("json", "", "not UTF-8")
+    if isinstance(error, msgspec.DecodeError):
+        return Violation("json", "", "not valid JSON")
+    return Violation("value.type", "", "does not fit its type")
+
+
+def _kind(text: str) -> str:
+    for mark, kind in _KINDS:
+        if mark in text:
+            return kind
+    return "range" if re.search(r"(<|>)=? ", text) else "type"
 
 
 def structural_rules(value_type: Any) -> tuple[Rule, ...]:
