@@ -86,13 +86,21 @@ class Run:
 
     @property
     def times(self) -> list[int]:
-        """Event times (ms): the contract's where it names one, else the records' timestamps."""
+        """Event times (ms): the contract's where it names one, else the records' timestamps.
+
+        A tombstone has no event to ask, so its time is its record's.
+        """
         if self._times is None:
-            self._times = (
-                self.timestamps
-                if self._event_time is None
-                else list(map(self._event_time, self.events))
-            )
+            event_time = self._event_time
+            if event_time is None:
+                self._times = self.timestamps
+            elif None in self.values:
+                self._times = [
+                    timestamp if event is None else event_time(event)
+                    for event, timestamp in zip(self.events, self.timestamps, strict=True)
+                ]
+            else:
+                self._times = list(map(event_time, self.events))
         return self._times
 
     def part(self, start: int, stop: int) -> Run:
