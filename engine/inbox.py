@@ -8,6 +8,7 @@ stream flows: a join must not depend on which topic the broker happened to send 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -61,23 +62,48 @@ class Input:
         run = self.queue[0].run
         return run.timestamps[0] if run.timestamps else -1
 
-    def take(self, until: int | None) -> Piece:
-        """Take the first piece, or its beginning: records with timestamps up to ``until``."""
+    def before_gate(self) -> bool:
+        """Say whether what streams must wait for is still to come, or waits here."""
+        if self.received < self.gate:
+            return True
+        return bool(self.queue) and _first_offset(self.queue[0].run) < self.gate
+
+    def rank(self) -> tuple[bool, TP]:
+        """Return who goes first at equal timestamps: a table's update, then by topic."""
+        return not self.is_table, self.tp
+
+    def take_all(self) -> Piece:
+        """Take the first piece."""
+        piece = self.queue.popleft()
+        self.records -= len(piece.run)
+        return piece
+
+    def take_until(self, other: Input) -> Piece:
+        """Take the beginning of the first piece: what goes before the head of ``other``."""
+        until = other.head_time() - (self.rank() > other.rank())
+        times = self.queue[0].run.timestamps
+        return self._take(next((i for i, time in enumerate(times) if time > until), len(times)))
+
+    def take_to_gate(self) -> Piece:
+        """Take what of the first piece lies below the gate."""
+        return self._take(bisect_left(self.queue[0].run.offsets, self.gate))
+
+    def _take(self, stop: int) -> Piece:
+        """Take the first ``stop`` records of the first piece, at least one."""
         piece = self.queue[0]
         run = piece.run
-        stop = len(run)
-        if until is not None:
-            stop = next((i for i, t in enumerate(run.timestamps) if t > until), stop)
-        if stop >= len(run):
-            self.queue.popleft()
-            self.records -= len(run)
-            return piece
         stop = max(stop, 1)
+        if stop >= len(run):
+            return self.take_all()
         first = run.part(0, stop)
         early = [row for row in piece.refused if row[0] < first.next_offset]
         self.queue[0] = Piece(run.part(stop, len(run)), piece.refused[len(early) :])
         self.records -= stop
         return Piece(first, early)
+
+
+def _first_offset(run: Run) -> int:
+    return run.offsets[0] if run.offsets else run.next_offset - 1
 
 
 class Inbox:
@@ -97,16 +123,13 @@ class Inbox:
         ready = [each for each in self.inputs.values() if each.queue]
         if not ready:
             return None
-        gated = [each for each in self.inputs.values() if each.received < each.gate or (
-            each.queue and each.queue[0].run.next_offset <= each.gate
-        )]  # fmt: skip
+        gated = [each for each in self.inputs.values() if each.before_gate()]
         if gated:
-            tables = [each for each in ready if each.is_table]
-            return tables[0].take(None) if tables else None
+            there = [each for each in gated if each.queue]
+            return there[0].take_to_gate() if there else None
         if any(not each.queue and not each.caught_up() for each in self.inputs.values()):
             return None
         if len(ready) == 1:
-            return ready[0].take(None)
-        # equal timestamps: the table's update first, then the stream's record
-        ready.sort(key=lambda each: (each.head_time(), not each.is_table, each.tp))
-        return ready[0].take(ready[1].head_time())
+            return ready[0].take_all()
+        ready.sort(key=lambda each: (each.head_time(), each.rank()))
+        return ready[0].take_until(ready[1])
