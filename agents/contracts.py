@@ -86,7 +86,7 @@ class UserSession(Struct, frozen=True, gc=False):
         )
 
 
-class CountKey(Struct, frozen=True, gc=False, array_like=True):
+class CountKey(Struct, frozen=True, gc=False, array_like=True, cache_hash=True):
     """What is counted."""
 
     user_id: str

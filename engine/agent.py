@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from engine.context import Context, current
 from engine.errors import AgentFailed, ConfigError
-from engine.stream import AfterMove, BeforeMove, Feed, Move, Probe, ProbedError, Stream
+from engine.feed import Feed
+from engine.stream import AfterMove, BeforeMove, Move, Probe, ProbedError, Stream
 from engine.topic import Topic
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Agent:
         self.__wrapped__ = fun
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function itself, as if it were not decorated."""
         return self.fun(*args, **kwargs)
 
     def __repr__(self) -> str:
@@ -203,7 +205,7 @@ class Runner:
                     await answer
 
     async def _emit_all(self, results: AsyncIterator[Any], topic: Topic, outbox: Outbox) -> None:
-        """Do what :meth:`_collect` does for the usual case: one topic, everything looked up once."""
+        """Do what :meth:`_collect` does for the usual case: one topic, looked up once."""
         context = self.context
         put = outbox.lane(topic.name).put
         encode, encode_key, key_field = (

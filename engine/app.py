@@ -97,7 +97,9 @@ class App(faust.App):  # type: ignore[misc]
         self._engine: Engine | None = None
         self._engine_service: EngineService | None = None
         self._app_id = id
-        super().__init__(id, broker=f"kafka://{self._settings.get('broker', 'localhost')}", **settings)
+        super().__init__(
+            id, broker=f"kafka://{self._settings.get('broker', 'localhost')}", **settings
+        )
 
     # -- topics ------------------------------------------------------------------------------
 
@@ -144,9 +146,7 @@ class App(faust.App):  # type: ignore[misc]
         ]  # fmt: skip
         return made[0] if len(made) == 1 else made
 
-    def _topic(
-        self, name: str, contract: Contract, how: TopicConfig, *, internal: bool
-    ) -> Topic:
+    def _topic(self, name: str, contract: Contract, how: TopicConfig, *, internal: bool) -> Topic:
         topic = Topic(name, contract, how, internal=internal)
         topic.send_outside = self._send_outside
         self.declared_topics[name] = topic

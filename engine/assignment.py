@@ -38,6 +38,10 @@ LOCK_WAIT_S = 10.0
 TaskKey = tuple[str, int]
 
 
+def _name(key: TaskKey) -> str:
+    return f"{key[0]}_{key[1]}"
+
+
 class Assignment:
     """The tasks of one worker.
 
@@ -79,16 +83,31 @@ class Assignment:
         return any(not task.done() for task in self._coming.values())
 
     async def take(self, assigned: set[TP]) -> None:
-        """Become the owner of exactly these partitions."""
+        """Become the owner of exactly these partitions.
+
+        A task that was here before is kept only if its positions are still the ones it committed:
+        a worker that was thrown out and came back may be given a task that another one had worked
+        on meanwhile, and what it holds of it is then out of date.
+
+        Raises:
+            BrokerError: the committed positions cannot be read.
+        """
         wanted = {(self._part_of[tp.topic].name, tp.partition) for tp in assigned}
         await self.drop([key for key in self.tasks if key not in wanted])
-        for key, task in self.tasks.items():
-            if key not in self._coming:
-                self._flow_on(task)
-        new = [key for key in sorted(wanted) if key not in self.tasks]
         self._metrics.tasks(len(wanted))
+        kept = {key: task for key, task in self.tasks.items() if key not in self._coming}
+        if kept:
+            tps = [tp for task in kept.values() for tp in task.inbox.inputs]
+            committed = await self._edges.source.positions(tps)
+            stale = [key for key, task in kept.items() if not task.is_at(committed)]
+            if stale:
+                log.warning("out of date, restored anew: %s", ", ".join(map(_name, stale)))
+                await self.drop(stale)
+            for key in kept.keys() - set(stale):
+                self._flow_on(kept[key])
+        new = [key for key in sorted(wanted) if key not in self.tasks]
         if new:
-            log.info("new tasks: %s", ", ".join(f"{name}_{number}" for name, number in new))
+            log.info("new tasks: %s", ", ".join(map(_name, new)))
             await self.create(new)
 
     def _flow_on(self, task: Task) -> None:

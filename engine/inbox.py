@@ -33,9 +33,10 @@ class Input:
         received: the offset up to which records have come in.
         gate: a table's topic on the first start: streams wait until it was read up to here.
         end: tells the last known end of the partition, or None.
+        start: how much of the first piece has been taken already.
     """
 
-    __slots__ = ("end", "gate", "is_table", "queue", "received", "records", "tp")
+    __slots__ = ("end", "gate", "is_table", "queue", "received", "records", "start", "tp")
 
     def __init__(self, tp: TP, *, is_table: bool, end: Callable[[TP], int | None]) -> None:
         self.tp = tp
@@ -44,6 +45,7 @@ class Input:
         self.received = 0
         self.gate = 0
         self.records = 0
+        self.start = 0
         self.queue: deque[Piece] = deque()
 
     def caught_up(self) -> bool:
@@ -58,52 +60,50 @@ class Input:
         self.received = piece.run.next_offset
 
     def head_time(self) -> int:
-        """Return the timestamp of the first queued record; an empty run counts as oldest."""
-        run = self.queue[0].run
-        return run.timestamps[0] if run.timestamps else -1
-
-    def before_gate(self) -> bool:
-        """Say whether what streams must wait for is still to come, or waits here."""
-        if self.received < self.gate:
-            return True
-        return bool(self.queue) and _first_offset(self.queue[0].run) < self.gate
+        """Return the timestamp of the next queued record; an empty run counts as oldest."""
+        times = self.queue[0].run.timestamps
+        return times[self.start] if times else -1
 
     def rank(self) -> tuple[bool, TP]:
         """Return who goes first at equal timestamps: a table's update, then by topic."""
         return not self.is_table, self.tp
 
-    def take_all(self) -> Piece:
-        """Take the first piece."""
-        piece = self.queue.popleft()
-        self.records -= len(piece.run)
-        return piece
+    def take(self, limit: int, until: int | None = None, below: int | None = None) -> Piece:
+        """Take up to ``limit`` records of the first piece, and at least one.
 
-    def take_until(self, other: Input) -> Piece:
-        """Take the beginning of the first piece: what goes before the head of ``other``."""
-        until = other.head_time() - (self.rank() > other.rank())
-        times = self.queue[0].run.timestamps
-        return self._take(next((i for i, time in enumerate(times) if time > until), len(times)))
-
-    def take_to_gate(self) -> Piece:
-        """Take what of the first piece lies below the gate."""
-        return self._take(bisect_left(self.queue[0].run.offsets, self.gate))
-
-    def _take(self, stop: int) -> Piece:
-        """Take the first ``stop`` records of the first piece, at least one."""
+        Args:
+            until: only those before the first with a later timestamp.
+            below: only those with lower offsets.
+        """
         piece = self.queue[0]
-        run = piece.run
-        stop = max(stop, 1)
-        if stop >= len(run):
-            return self.take_all()
-        first = run.part(0, stop)
-        early = [row for row in piece.refused if row[0] < first.next_offset]
-        self.queue[0] = Piece(run.part(stop, len(run)), piece.refused[len(early) :])
-        self.records -= stop
-        return Piece(first, early)
+        run, start = piece.run, self.start
+        size = len(run)
+        stop = min(size, start + limit)
+        if below is not None:
+            stop = min(stop, max(start + 1, bisect_left(run.offsets, below)))
+        if until is not None:
+            times = run.timestamps[start:stop]
+            first_later = next((i for i, time in enumerate(times) if time > until), len(times))
+            stop = start + max(1, first_later) if times else stop
+        self.records -= stop - start
+        if stop >= size:
+            self.queue.popleft()
+            self.start = 0
+        else:
+            self.start = stop
+        if start == 0 and stop >= size:
+            return piece
+        part = run.part(start, stop)
+        low = run.offsets[start] if start else -1
+        refused = [row for row in piece.refused if low <= row[0] < part.next_offset]
+        return Piece(part, refused)
 
-
-def _first_offset(run: Run) -> int:
-    return run.offsets[0] if run.offsets else run.next_offset - 1
+    def next_offset(self) -> int:
+        """Return the offset at which the next piece begins, or would begin."""
+        if not self.queue:
+            return self.received
+        run = self.queue[0].run
+        return run.offsets[self.start] if run.offsets else run.next_offset
 
 
 class Inbox:
@@ -118,18 +118,19 @@ class Inbox:
         """Return the inputs that hold ``limit`` records or more."""
         return [each.tp for each in self.inputs.values() if each.records >= limit]
 
-    def next(self) -> Piece | None:
-        """Return the next piece of work, or None when there is none yet."""
+    def next(self, limit: int) -> Piece | None:
+        """Return the next piece of work, of up to ``limit`` records, or None if none is ready."""
         ready = [each for each in self.inputs.values() if each.queue]
         if not ready:
             return None
-        gated = [each for each in self.inputs.values() if each.before_gate()]
+        gated = [each for each in self.inputs.values() if each.next_offset() < each.gate]
         if gated:
-            there = [each for each in gated if each.queue]
-            return there[0].take_to_gate() if there else None
+            first = next((each for each in gated if each.queue), None)
+            return None if first is None else first.take(limit, below=first.gate)
         if any(not each.queue and not each.caught_up() for each in self.inputs.values()):
             return None
         if len(ready) == 1:
-            return ready[0].take_all()
+            return ready[0].take(limit)
         ready.sort(key=lambda each: (each.head_time(), each.rank()))
-        return ready[0].take_until(ready[1])
+        first, second = ready[:2]
+        return first.take(limit, second.head_time() - (first.rank() > second.rank()))

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 IDLE_POLL_MS = 100
+ROUND_RECORDS = 2_000
+SHARE_RECORDS = 100
+"""The least that one task is given at a time: below it the hand-over costs more than the work."""
 REVOKE_BUDGET_S = 20.0
 RETRY_S = 0.2
 
@@ -63,6 +66,9 @@ class Engine:
         self._doubt: Exception | None = None
         self._turn = asyncio.Lock()  # commits, rebalances and recoveries, one at a time
         self._failures: dict[Poison, int] = {}
+        self._turns = 0
+        self._handed = 0  # records that the last round gave to the tasks
+        self._uncut = 0  # records given to the tasks since the last cut
 
     # -- the loop ----------------------------------------------------------------------------
 
@@ -84,14 +90,14 @@ class Engine:
             batches = await self.edges.source.poll(self._patience_ms(), full=self._full())
             for batch in batches:
                 task = self.assignment.task_of(batch.tp)
-                if task is not None and batch.tp in task.inbox.inputs:
+                if task is not None:
                     task.receive(batch)
-            await asyncio.sleep(0)  # once a poll: the tasks' turn
+            self._share_out()
+            await asyncio.sleep(0)  # once a round: the agents' turn
             self.assignment.raise_failed()
             self._raise_doubt()
             if self._commit_is_due():
-                async with self._turn:
-                    await self.checkpoint.begin(self.assignment.working())
+                await self._commit()
         except (AgentFailed, BrokerError, CommitRefused, CommitUnknown, RecordRefused) as error:
             await self._answer(error)
 
@@ -127,9 +133,8 @@ class Engine:
         self.topology = self.topology.measured(self._partitions)
         internal = []
         for part in self.topology.parts:
-            for table in part.tables:
-                if table.changelog is not None:
-                    internal.append(table.changelog.sized(part.width))
+            logs = [table.changelog for table in part.tables if table.changelog is not None]
+            internal += [changelog.sized(part.width) for changelog in logs]
             internal += [topic.dead_letter_topic(part.width) for topic in part.inputs]
             internal += part.outputs
         await admin.create(internal)
@@ -159,7 +164,9 @@ class Engine:
                 await self.checkpoint.begin(self.assignment.working(), wait_s=5.0)
                 await self.checkpoint.landed()
         except (TimeoutError, BrokerError, CommitRefused, CommitUnknown, RecordRefused) as error:
-            log.warning("the last commit failed (%s); its work is done again by the next owner", error)
+            log.warning(
+                "the last commit failed (%s); its work is done again by the next owner", error
+            )
 
     async def close(self) -> None:
         """Leave: tasks first, then the group, then the connections."""
@@ -171,28 +178,48 @@ class Engine:
 
     # -- pace --------------------------------------------------------------------------------
 
+    def _share_out(self) -> None:
+        """Give the tasks work, in turns, as much as may lie between two looks at the sockets.
+
+        A round that is too long starves the connections: a transaction takes some ten of them.
+        """
+        tasks = self.assignment.working()
+        self._turns += 1
+        budget = 0 if self._backed_up() else ROUND_RECORDS
+        share = max(ROUND_RECORDS // max(1, len(tasks)), SHARE_RECORDS)
+        self._handed = 0
+        for number in range(len(tasks)):
+            if self._handed >= budget:
+                break
+            self._handed += tasks[(self._turns + number) % len(tasks)].advance(share)
+        self._uncut += self._handed
+
+    def _backed_up(self) -> bool:
+        """Say whether so much waits to be committed that no more must be added."""
+        return self.checkpoint.in_flight and self._uncut >= self.config.outbox_records
+
     def _patience_ms(self) -> int:
-        """How long a poll may wait: not beyond the next commit, and short while inputs are full."""
-        if self._full() or self.checkpoint.in_flight:
-            return 5
+        """How long a poll may wait: not at all while there is work, and not beyond the commit."""
+        if self._handed:
+            return 0
         waited = self.edges.clock.elapsed_ms() - self.checkpoint.last_ms
         return max(1, min(IDLE_POLL_MS, int(self.config.commit_interval_ms - waited)))
 
     def _full(self) -> list[TP]:
-        """Return the inputs that must not be polled now: they, or the outboxes, hold too much."""
-        tasks = self.assignment.working()
-        if sum(task.outbox.pending() for task in tasks) > 2 * self.config.outbox_records:
-            return [tp for task in tasks for tp in task.inbox.inputs]
-        return [tp for task in tasks for tp in task.inbox.full(self.config.inbox_records)]
+        """Return the inputs that must not be polled now: they hold enough."""
+        limit = self.config.inbox_records
+        return [tp for task in self.assignment.working() for tp in task.inbox.full(limit)]
 
     def _commit_is_due(self) -> bool:
         if self.checkpoint.in_flight:
             return False
         waited = self.edges.clock.elapsed_ms() - self.checkpoint.last_ms
-        if waited >= self.config.commit_interval_ms:
-            return True
-        pending = sum(task.outbox.pending() for task in self.assignment.working())
-        return pending >= self.config.outbox_records
+        return waited >= self.config.commit_interval_ms or self._uncut >= self.config.outbox_records
+
+    async def _commit(self) -> None:
+        async with self._turn:
+            self._uncut = 0
+            await self.checkpoint.begin(self.assignment.working())
 
     # -- rebalances --------------------------------------------------------------------------
 
@@ -274,9 +301,7 @@ class Engine:
     async def _answer_agents(self) -> None:
         """Roll the tasks whose agents raised back to the last commit; decide about the events."""
         failed = {
-            key: task
-            for key, task in self.assignment.tasks.items()
-            if task.state is State.FAILED
+            key: task for key, task in self.assignment.tasks.items() if task.state is State.FAILED
         }
         for task in failed.values():
             self._judge(task)

@@ -1,29 +1,22 @@
-"""What an agent iterates over: a feed of events, and Faust's views of it.
+"""What an agent iterates over: Faust's stream and its views, on a :class:`engine.feed.Feed`.
 
-The engine gives the feed a whole run of decoded events; the agent sees one at a time. Asking for
-the next event *is* the acknowledgement of the one before: nothing else is, and nothing is
-acknowledged by failing. A view that keeps events back (``take``) holds the position back with them,
-so a commit never passes over an event that sits in a buffer.
+A view that keeps events back (``take``) holds the position back with them, so a commit never passes
+over an event that sits in a buffer.
 """
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import operator
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.errors import ConfigError
+from engine.feed import TICK, Feed
 
 if TYPE_CHECKING:
-    from engine.clock import Cancellable, Clock
-    from engine.context import Context
-    from engine.record import TP, Headers, Run
+    from engine.record import Headers
     from engine.topic import Topic
-
-_TICK: Any = object()
-"""Goes through the views when a deadline passes on a quiet feed."""
 
 
 class Event(NamedTuple):
@@ -38,150 +31,16 @@ class Event(NamedTuple):
     offset: int
 
 
-class Feed:
-    """The hand-over between a task and one agent's coroutine.
-
-    The task calls :meth:`give`; the agent's iteration takes the events. ``quiet`` is called each
-    time the agent comes to a boundary: it has asked for an event and is not in the middle of one.
-    """
-
-    __slots__ = (
-        "_clock", "_done", "_hold", "_open", "_resume", "_run", "_tick", "_waiter", "busy", "context",
-        "pausing", "quiet",
-    )  # fmt: skip
-
-    def __init__(self, context: Context, clock: Clock, quiet: Callable[[], None]) -> None:
-        self.context = context
-        self.quiet = quiet
-        self.busy = False
-        self.pausing = False
-        self._clock = clock
-        self._done: dict[TP, int] = {}
-        self._hold: dict[TP, int] = {}
-        self._open = False  # an iteration is inside a run
-        self._run: Run | None = None
-        self._waiter: asyncio.Future[Any] | None = None
-        self._resume: asyncio.Future[None] | None = None
-        self._tick: Cancellable | None = None
-
-    def give(self, run: Run) -> None:
-        """Hand the agent its next events; only when it is not busy."""
-        assert not self.busy, "a feed takes one run at a time"
-        self.busy = True
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(run)
-            self._waiter = None
-        else:
-            self._run = run
-
-    def positions(self) -> dict[TP, int]:
-        """Return, per input, the offset below which every event has been dealt with."""
-        return {**self._done, **self._hold}
-
-    def resume_at(self, tp: TP, offset: int) -> None:
-        """Start from ``offset``: what lies below was dealt with before the task came here."""
-        self._done[tp] = offset
-
-    async def values(self) -> AsyncIterator[Any]:
-        """Yield the events, one run after the other."""
-        context = self.context
-        index = context.index + 1 if self._open else 0  # an earlier iteration was left half-way
-        while True:
-            if not self._open:
-                run = await self._next_run()
-                if run is _TICK:
-                    yield _TICK
-                    continue
-                context.run, index, self._open = run, 0, True
-            run = context.run
-            for event in run.events[index:] if index else run.events:
-                context.index = index
-                yield event
-                index += 1
-                if self.pausing:
-                    await self._pause(run, index)
-            self._done[run.tp] = run.next_offset
-            self._open = self.busy = False
-
-    async def runs(self) -> AsyncIterator[Run]:
-        """Yield whole runs (``stream.batches()``)."""
-        while True:
-            run = await self._next_run()
-            if run is _TICK:
-                continue
-            self.context.run = run
-            self.context.index = len(run) - 1
-            yield run
-            self._done[run.tp] = run.next_offset
-            self.busy = False
-
-    async def _next_run(self) -> Any:
-        if self._run is not None:
-            run, self._run = self._run, None
-            return run
-        self._waiter = asyncio.get_running_loop().create_future()
-        self.quiet()
-        return await self._waiter
-
-    async def _pause(self, run: Run, index: int) -> None:
-        """Stand still between two events, so that a commit can be cut here."""
-        if index < len(run.offsets):
-            self._done[run.tp] = run.offsets[index]
-            self._resume = asyncio.get_running_loop().create_future()
-            self.quiet()
-            await self._resume
-
-    def at_boundary(self) -> bool:
-        """Say whether the agent is between two events."""
-        return not self.busy or self._resume is not None
-
-    def go_on(self) -> None:
-        """End the pause."""
-        self.pausing = False
-        if self._resume is not None:
-            self._resume.set_result(None)
-            self._resume = None
-
-    def hold(self) -> None:
-        """Keep the position at the event in hand until :meth:`release`."""
-        run = self.context.run
-        assert run is not None
-        self._hold.setdefault(run.tp, run.offsets[self.context.index])
-
-    def release(self) -> None:
-        """Let the position move on to what has been dealt with."""
-        self._hold.clear()
-
-    def tick_in(self, delay_ms: float) -> None:
-        """Wake a quiet feed with a tick after ``delay_ms``."""
-        self._tick = self._clock.call_later(delay_ms, self._ticked)
-
-    def no_tick(self) -> None:
-        """Forget the tick."""
-        if self._tick is not None:
-            self._tick.cancel()
-            self._tick = None
-
-    def _ticked(self) -> None:
-        self._tick = None
-        if self._waiter is not None and not self._waiter.done():
-            self.busy = True
-            self._waiter.set_result(_TICK)
-            self._waiter = None
-
-
 class Stream:
     """Faust's stream, on a :class:`Feed`. Views share the feed, so they can be stacked."""
 
-    def __init__(
-        self, feed: Feed, decode_key: Callable[[bytes], Any], source: Any = None
-    ) -> None:
+    def __init__(self, feed: Feed, decode_key: Callable[[bytes], Any], source: Any = None) -> None:
         self._feed = feed
         self._decode_key = decode_key
         self._source = source or feed.values
 
     def __aiter__(self) -> AsyncIterator[Any]:
-        return self._source()  # type: ignore[no-any-return]
+        return self._source()
 
     def _view(self, source: Callable[[], AsyncIterator[Any]]) -> Stream:
         return Stream(self._feed, self._decode_key, source)
@@ -195,7 +54,7 @@ class Stream:
 
         async def source() -> AsyncIterator[Any]:
             async for value in self._source():
-                yield value if value is _TICK else (self._key(), value)
+                yield value if value is TICK else (self._key(), value)
 
         return self._view(source)
 
@@ -205,7 +64,7 @@ class Stream:
         async def source() -> AsyncIterator[Any]:
             context = self._feed.context
             async for value in self._source():
-                if value is _TICK:
+                if value is TICK:
                     yield value
                     continue
                 run, i = context.run, context.index
@@ -223,7 +82,7 @@ class Stream:
         async def source() -> AsyncIterator[Any]:
             number = start
             async for value in self._source():
-                if value is _TICK:
+                if value is TICK:
                     yield value
                 else:
                     yield number, value
@@ -236,7 +95,7 @@ class Stream:
 
         async def source() -> AsyncIterator[Any]:
             async for value in self._source():
-                if value is _TICK or await _maybe(fun(value)):
+                if value is TICK or await _maybe(fun(value)):
                     yield value
 
         return self._view(source)
@@ -246,11 +105,13 @@ class Stream:
 
         async def source() -> AsyncIterator[Any]:
             async for value in self._source():
-                yield value if value is _TICK else await _maybe(fun(value))
+                yield value if value is TICK else await _maybe(fun(value))
 
         return self._view(source)
 
-    add_processor = map
+    def add_processor(self, fun: Callable[[Any], Any]) -> Stream:
+        """Do what :meth:`map` does (Faust's name)."""
+        return self.map(fun)
 
     def join(self, table: Any, *, how: str = "inner") -> Stream:
         """Yield (value, row): the row that ``table`` holds for the record's key at this moment.
@@ -264,7 +125,7 @@ class Stream:
 
         async def source() -> AsyncIterator[Any]:
             async for value in self._source():
-                if value is _TICK:
+                if value is TICK:
                     yield value
                 elif value is not None:
                     key = self._key()
@@ -284,7 +145,7 @@ class Stream:
             feed = self._feed
             taken: list[Any] = []
             async for value in self._source():
-                if value is not _TICK:
+                if value is not TICK:
                     if not taken and within is not None:
                         feed.tick_in(within * 1000)
                     feed.hold()
@@ -296,7 +157,7 @@ class Stream:
                     chunk, taken = taken, []
                     yield chunk
                     feed.release()
-                if value is _TICK:
+                if value is TICK:
                     feed.busy = False
 
         return self._view(source)
@@ -354,7 +215,7 @@ class Move(NamedTuple):
     topic: Topic | None
 
 
-class NotMoved(Exception):  # noqa: N818  (it is a signal between Probe and the topology)
+class NotMoved(Exception):
     """An agent asked for a move that the topology had not found when it probed the agent."""
 
     def __init__(self, move: Move) -> None:
@@ -374,7 +235,7 @@ class Probe(Stream):
     def __aiter__(self) -> AsyncIterator[Any]:
         raise ProbedError
 
-    def _view(self, source: Any) -> Stream:  # noqa: ARG002
+    def _view(self, source: Any) -> Stream:
         return self
 
     def batches(self) -> AsyncIterator[list[Any]]:
@@ -405,7 +266,7 @@ class BeforeMove(Stream):
 
         async def source() -> AsyncIterator[Any]:
             async for value in self._source():
-                if value is not _TICK:
+                if value is not TICK:
                     forward(value, move)
             yield  # pragma: no cover  (never reached: a feed does not end)
 
@@ -415,10 +276,10 @@ class BeforeMove(Stream):
 class AfterMove(Stream):
     """An agent's stream from its move on: views before it were taken by :class:`BeforeMove`."""
 
-    def _view(self, source: Any) -> Stream:  # noqa: ARG002
+    def _view(self, source: Any) -> Stream:
         return self
 
-    def _moved(self, move: Move) -> Stream:  # noqa: ARG002
+    def _moved(self, move: Move) -> Stream:
         return Stream(self._feed, self._decode_key)
 
 

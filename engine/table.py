@@ -11,7 +11,7 @@ import operator
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from engine.context import context_for
+from engine.context import context_for, current
 from engine.contracts.contract import Contract
 from engine.errors import ConfigError
 from engine.topic import Topic, TopicConfig
@@ -57,7 +57,7 @@ class TableHandle:
 
     kind: Kind = "keyed"
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         name: str,
         *,
@@ -82,7 +82,20 @@ class TableHandle:
         return f"<{type(self).__name__} {self.name}>"
 
     def _here(self) -> Any:
-        return context_for(f"table {self.name!r}").table(self.name)
+        """Return the partition of the task that runs. Once or twice an event: no detours."""
+        try:
+            return current.get().tables[self.name]  # type: ignore[union-attr]
+        except (AttributeError, KeyError):
+            return context_for(f"table {self.name!r}").table(self.name)  # says what is wrong
+
+    def _here_now(self) -> tuple[Any, int]:
+        """Return that partition, and the event time of the event in hand (ms)."""
+        try:
+            context = current.get()
+            return context.tables[self.name], context.run.times[context.index]  # type: ignore[union-attr]
+        except (AttributeError, KeyError):
+            context = context_for(f"table {self.name!r}")
+            return context.table(self.name), context.time_ms()
 
     def open(self, store: Store, emit: Emit | None) -> Any:
         """Return this table's partition on a task's store."""
@@ -120,7 +133,7 @@ class Table(TableHandle):
             self.key_type = self.source.contract.key_type
             self.value_type = self.source.contract.value_type
 
-    def open(self, store: Store, emit: Emit | None) -> KeyedPartition:  # noqa: ARG002
+    def open(self, store: Store, emit: Emit | None) -> KeyedPartition:
         """Return this table's partition on a task's store."""
         value: Codec[Any] = (
             value_codec(self.value_type)
@@ -238,8 +251,8 @@ class WindowedTable(TableHandle):
         sink: Topic | None = None,
         emit: Emission = "final",
         into: Callable[[Any, Window, Any], Any] | None = None,
-        expires: Any = None,  # noqa: ARG002  (Faust's; here a window goes when it has closed)
-        key_index: bool = False,  # noqa: ARG002  (Faust's; there is always one here)
+        expires: Any = None,
+        key_index: bool = False,
     ) -> None:
         super().__init__(
             table.name,
@@ -273,19 +286,17 @@ class WindowedTable(TableHandle):
 
     def update(self, key: Any, event: Any) -> None:
         """Reduce ``event`` into the windows of its time; without a key it is dropped."""
-        if key is None:
-            return
-        context = context_for(f"table {self.name!r}")
-        context.table(self.name).update(key, context.time_ms(), event)
+        if key is not None:
+            partition, now = self._here_now()
+            partition.update(key, now, event)
 
     def __getitem__(self, key: Any) -> WindowSet:
-        context = context_for(f"table {self.name!r}")
-        return WindowSet(context.table(self.name), key, context.time_ms())
+        partition, now = self._here_now()
+        return WindowSet(partition, key, now)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        if isinstance(value, WindowSet):  # what ``table[key] += 1`` ends with
-            return
-        self[key].apply(lambda _: value)
+        if type(value) is not WindowSet:  # that is what ``table[key] += 1`` ends with
+            self[key].fold(_second, value)
 
     def items(self) -> list[tuple[Any, int, int, Any]]:
         """Return key, start, end (ms) and value of this task's open windows."""
@@ -303,14 +314,18 @@ class WindowSet:
         self._key = key
         self._ts = ts
 
-    def apply(self, change: Callable[[Any], Any]) -> WindowSet:
-        """Replace the value of each of the event's windows by ``change(value)``.
+    def fold(self, change: Callable[[Any, Any], Any], other: Any) -> WindowSet:
+        """Set the value to ``change(value, other)`` in each of the event's windows.
 
         Without a key nothing happens, as in Kafka Streams: not even stream time moves.
         """
         if self._key is not None:
-            self._partition.apply(self._key, self._ts, change)
+            self._partition.fold(self._key, self._ts, change, other)
         return self
+
+    def apply(self, change: Callable[[Any], Any]) -> WindowSet:
+        """Set the value to ``change(value)`` in each of the event's windows."""
+        return self.fold(lambda value, _: change(value), None)
 
     def current(self) -> Any:
         """Return the value in the latest window of the event's time, or None."""
@@ -325,16 +340,20 @@ class WindowSet:
         return self.current()
 
     def __iadd__(self, other: Any) -> WindowSet:
-        return self.apply(lambda value: value + other)
+        return self.fold(operator.add, other)
 
     def __isub__(self, other: Any) -> WindowSet:
-        return self.apply(lambda value: value - other)
+        return self.fold(operator.sub, other)
 
     def __imul__(self, other: Any) -> WindowSet:
-        return self.apply(lambda value: value * other)
+        return self.fold(operator.mul, other)
 
     def __ior__(self, other: Any) -> WindowSet:
-        return self.apply(lambda value: operator.or_(value, other))
+        return self.fold(operator.or_, other)
+
+
+def _second(_: Any, value: Any) -> Any:
+    return value
 
 
 class SessionTable(TableHandle):
@@ -389,10 +408,9 @@ class SessionTable(TableHandle):
 
     def update(self, key: Any, event: Any) -> None:
         """Reduce ``event`` into the session of its time; without a key it is dropped."""
-        if key is None:
-            return
-        context = context_for(f"table {self.name!r}")
-        context.table(self.name).update(key, context.time_ms(), event)
+        if key is not None:
+            partition, now = self._here_now()
+            partition.update(key, now, event)
 
     def get(self, key: Any) -> list[Session]:
         """Return the live sessions of ``key``, oldest first."""

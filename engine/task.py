@@ -11,10 +11,10 @@
        │                                ▼       ▼
        └──────────────────────────────► CLOSED ◄┘     close(), from anywhere
 
-RUNNING takes pieces from the inbox and gives them to the agents; HOLDING finishes the events in
-hand and takes no more (a rebalance, a cut); FAILED waits for the worker, which drops the task and
-makes a new one from the committed state. There is no way back from FAILED or CLOSED: what a task
-holds in memory is worth nothing once it is in doubt.
+RUNNING takes pieces from the inbox and gives them to the agents, when the loop says so; HOLDING
+finishes the events in hand and takes no more (a rebalance, a cut); FAILED waits for the worker,
+which drops the task and makes a new one from the committed state. There is no way back from FAILED
+or CLOSED: what a task holds in memory is worth nothing once it is in doubt.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from engine.context import Context
 from engine.inbox import Inbox, Input, Piece
 from engine.outbox import Outbox
 from engine.record import TP, Batch, Output, Run
-from engine.table import Emitter, Window
+from engine.results import result_writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from engine.edges import Edges, Position
     from engine.errors import AgentFailed
@@ -48,8 +48,6 @@ TABLE = "!table"
 
 END_MARK = "headrace.end-of-input"
 """The header of a record that says: this partition ends here, close every window."""
-
-WINDOW_HEADER = "headrace.window"
 
 
 class State(Enum):
@@ -132,8 +130,8 @@ class Task:
         )
         self._done: dict[TP, dict[str, int]] = {tp: {} for tp in self.inbox.inputs}
         self._runners: list[Runner] = []
-        self._pump: asyncio.Task[None] | None = None
-        self._wake = asyncio.Event()
+        self._readers: dict[TP, list[Runner]] = {tp: [] for tp in self.inbox.inputs}
+        self._ending = False  # the piece in hand is followed by an end-of-input mark
         self._boundary: asyncio.Future[None] | None = None
         self._committed: dict[TP, Position] = {}
         self.store = edges.open_store(self.id, [table.name for table in part.tables])
@@ -176,7 +174,6 @@ class Task:
             self._start_input(tp, each, committed.get(tp))
         for runner in self._runners:
             runner.start()
-        self._pump = asyncio.get_running_loop().create_task(self._run(), name=f"task-{self.id}")
 
     def _start_input(self, tp: TP, each: Input, at: Position | None) -> None:
         offset = at.offset if at is not None else 0
@@ -191,6 +188,7 @@ class Task:
             done[TABLE] = notes.ahead.get(TABLE, offset)
         for runner, node in zip(self._runners, self.part.nodes, strict=True):
             if any(topic.name == tp.topic for topic in node.inputs):
+                self._readers[tp].append(runner)
                 runner.feed.resume_at(tp, notes.ahead.get(runner.name, offset))
         for name, time in notes.times.items():
             if name in self.tables and hasattr(self.tables[name], "stream_time"):
@@ -201,9 +199,6 @@ class Task:
         if self.state is State.CLOSED:
             return
         self._move_to(State.CLOSED)
-        if self._pump is not None:
-            self._pump.cancel()
-            await asyncio.wait([self._pump])
         for runner in self._runners:
             await runner.stop()
         self.tables.clear()
@@ -234,33 +229,29 @@ class Task:
             for index, violation in checked.broken
         ]
         if self._end_marks and refused:
-            refused = self._without_end_marks(batch, run, refused)
+            ends = {row[0] for row in refused if any(name == END_MARK for name, _ in row[4])}
+            run.ends = bool(ends)
+            refused = [row for row in refused if row[0] not in ends]
         self.inbox.inputs[batch.tp].add(Piece(run, refused))
         self._metrics.received(batch.tp.topic, len(run), checked)
-        self._wake.set()
 
-    def _without_end_marks(self, batch: Batch, run: Run, refused: list[Any]) -> list[Any]:
-        """Take end-of-input marks (null values, refused by any stream's contract) out again."""
-        marked = {
-            offset
-            for offset, headers in zip(batch.offsets, batch.headers, strict=True)
-            if any(name == END_MARK for name, _ in headers)
-        }
-        run.ends = bool(marked)
-        return [row for row in refused if row[0] not in marked]
+    def advance(self, limit: int) -> int:
+        """Give the agents their next events, if they are done with the last ones.
 
-    async def _run(self) -> None:
-        """Give the agents one piece of work after the other."""
-        while True:
-            piece = self.inbox.next() if self.state is State.RUNNING else None
-            if piece is None:
-                self._wake.clear()
-                await self._wake.wait()
-                continue
-            await self._process(piece)
+        Called by the loop, which shares out how many records are worked on between two looks at
+        the sockets. Returns how many records were handed over; 0: nothing to do, or not yet.
+        """
+        if self.state is not State.RUNNING or any(r.feed.busy for r in self._runners):
+            return 0
+        self._finish()
+        piece = self.inbox.next(limit)
+        if piece is None:
+            return 0
+        self._begin(piece)
+        return len(piece.run) + len(piece.refused) or 1
 
-    async def _process(self, piece: Piece) -> None:
-        """Bring one piece through the task: dead letters, tables that are topics, agents."""
+    def _begin(self, piece: Piece) -> None:
+        """Bring one piece into the task: dead letters, tables that are topics, agents."""
         run = piece.run
         done = self._done[run.tp]
         self._bury(piece, done)
@@ -268,20 +259,18 @@ class Task:
         if table is not None:
             self._update_table(table, run, done[TABLE])
             done[TABLE] = run.next_offset
-        busy = []
-        for runner, node in zip(self._runners, self.part.nodes, strict=True):
-            if any(topic.name == run.tp.topic for topic in node.inputs):
-                share = self._share(runner, run)
-                if len(share):
-                    while runner.feed.busy:  # a tick is being handled
-                        await self._until_quiet([runner])
-                    runner.feed.give(share)
-                    busy.append(runner)
-                else:
-                    runner.feed.resume_at(run.tp, run.next_offset)
-        if busy:
-            await self._until_quiet(busy)
-        if run.ends:
+        self._ending = run.ends
+        for runner in self._readers[run.tp]:
+            share = self._share(runner, run)
+            if share.offsets:
+                runner.feed.give(share)
+            else:
+                runner.feed.resume_at(run.tp, run.next_offset)
+
+    def _finish(self) -> None:
+        """The agents are through with a piece: what comes after its last record comes now."""
+        if self._ending:
+            self._ending = False
             self.close_windows()
 
     def _bury(self, piece: Piece, done: dict[str, int]) -> None:
@@ -342,18 +331,13 @@ class Task:
     # -- boundaries --------------------------------------------------------------------------
 
     def _quiet(self) -> None:
-        """An agent has come to a boundary."""
-        if self._boundary is not None:
-            self._tell_boundary()
+        """An agent has come to a boundary: the loop may have more for it."""
+        self._edges.source.wake()
+        self._tell_boundary()
 
     def _tell_boundary(self) -> None:
         if self._boundary is not None and not self._boundary.done():
             self._boundary.set_result(None)
-
-    async def _until_quiet(self, runners: list[Runner]) -> None:
-        """Wait until these agents have done what they were given."""
-        while any(runner.feed.busy for runner in runners):
-            await self._next_boundary()
 
     async def _next_boundary(self) -> None:
         if self._boundary is None or self._boundary.done():
@@ -367,7 +351,8 @@ class Task:
     def idle(self) -> bool:
         """Say whether nothing waits and no agent has an event in hand."""
         waiting = any(each.queue for each in self.inbox.inputs.values())
-        return not waiting and not any(runner.feed.busy for runner in self._runners)
+        busy = any(runner.feed.busy for runner in self._runners)
+        return not (waiting or busy or self._ending)
 
     async def hold(self) -> None:
         """Finish the events in hand and take no more, until :meth:`release`."""
@@ -384,7 +369,6 @@ class Task:
             self._move_to(State.RUNNING)
             for runner in self._runners:
                 runner.feed.go_on()
-            self._wake.set()
 
     # -- out ---------------------------------------------------------------------------------
 
@@ -392,7 +376,7 @@ class Task:
         """Return what a windowed table calls with each result."""
         if table.emitter is None:
             return None
-        return _result_writer(table.emitter, self.outbox, table, with_window=self._window_headers)
+        return result_writer(table, self.outbox, with_window=self._window_headers)
 
     def cut(self) -> TaskCut | None:
         """Take everything that is done out of the task, at a boundary; None if nothing is.
@@ -400,6 +384,8 @@ class Task:
         The task goes on at once: its next events change the overlay, not what was cut.
         """
         assert self.at_boundary(), f"task {self.id} was cut in the middle of an event"
+        if not any(runner.feed.busy for runner in self._runners):
+            self._finish()  # the positions below are beyond the mark: so must be its effect
         changelogs: dict[TP, list[Output]] = {}
         store: dict[str, list[Change]] = {}
         now = self._edges.clock.now_ms()
@@ -437,6 +423,10 @@ class Task:
                 changed[tp] = packed
         return changed
 
+    def is_at(self, committed: Mapping[TP, Position | None]) -> bool:
+        """Say whether these positions are the ones that this task committed last."""
+        return all(committed.get(tp) == self._committed.get(tp) for tp in self.inbox.inputs)
+
     def committed(self, cut: TaskCut, ends: dict[TP, int]) -> None:
         """Kafka has the cut: bring it to the store, with where the changelogs are now."""
         meta = [(f"changelog:{tp.topic}".encode(), b"%d" % ends[tp]) for tp in cut.changelogs]
@@ -445,24 +435,3 @@ class Task:
         self.store.write({**cut.store, "headrace.meta": meta})
         for partition in self.tables.values():
             partition.committed()
-
-
-def _result_writer(
-    emitter: Emitter, outbox: Outbox, table: TableHandle, *, with_window: bool
-) -> Emit:
-    """Make the function that turns a window's result into a record of the sink topic."""
-    topic, into = emitter.topic, emitter.into
-    key_field, encode_key = topic.contract.key_field, table.key.encode
-
-    def emit(key: Any, start: int, end: int, value: Any, timestamp: int) -> None:
-        raw = None
-        raw_key = encode_key(key)
-        if value is not None:
-            result = value if into is None else into(key, Window(start, end), value)
-            if key_field is not None:
-                raw_key = topic.encode_key(key_field(result)) or raw_key
-            raw = topic.encode_value(result)
-        headers = ((WINDOW_HEADER, b"%d,%d" % (start, end)),) if with_window else ()
-        outbox.lane(topic.name).put(raw_key, raw, timestamp, headers)
-
-    return emit

@@ -85,14 +85,23 @@ class Topic:
         columns = (batch.offsets, batch.timestamps, batch.keys, batch.values, batch.headers)
         if kept is not None:
             columns = tuple([column[i] for i in kept] for column in columns)  # type: ignore[assignment]
-        run = Run(
-            batch.tp,
-            checked.events,
-            *columns,
-            next_offset=batch.next_offset,
-            event_time=self.contract.event_time,
-        )
+        times = self._times(checked.events, columns[3], columns[1])
+        run = Run(batch.tp, checked.events, times, *columns, next_offset=batch.next_offset)
         return run, checked
+
+    def _times(
+        self, events: list[Any], values: list[bytes | None], timestamps: list[int]
+    ) -> list[int]:
+        """Return the events' times (ms); a tombstone has no event to ask, only its record's."""
+        event_time = self.contract.event_time
+        if event_time is None:
+            return timestamps
+        if self.contract.null_values and None in values:
+            return [
+                timestamp if event is None else event_time(event)
+                for event, timestamp in zip(events, timestamps, strict=True)
+            ]
+        return list(map(event_time, events))
 
     async def send(
         self,

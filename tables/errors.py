@@ -19,7 +19,7 @@ class StateError(Exception):
     """Something about a task's state."""
 
 
-class StoreLocked(StateError):  # noqa: N818
+class StoreLocked(StateError):
     """The state directory is open in another process."""
 
     def __init__(self, path: Path) -> None:
@@ -29,7 +29,7 @@ class StoreLocked(StateError):  # noqa: N818
         )
 
 
-class StoreCorrupted(StateError):  # noqa: N818
+class StoreCorrupted(StateError):
     """RocksDB cannot read what is in the directory."""
 
     def __init__(self, path: Path, reason: str) -> None:

@@ -45,6 +45,16 @@ class Session(msgspec.Struct, array_like=True, gc=False):
     value: Any
 
 
+class _Live(list[Session]):
+    """The live sessions of one key. ``stored``: the store has an entry for the key, or will."""
+
+    __slots__ = ("stored",)
+
+    def __init__(self, sessions: list[Session] = [], *, stored: bool = False) -> None:  # noqa: B006
+        super().__init__(sessions)
+        self.stored = stored
+
+
 def split(sessions: list[Session], ts: int, gap_ms: int) -> tuple[list[Session], list[Session]]:
     """Return the sessions that an event at ``ts`` joins, by (end, start), and the others."""
     joined = [s for s in sessions if s.end >= ts - gap_ms and s.start <= ts + gap_ms]
@@ -61,7 +71,7 @@ class SessionPartition:
 
     __slots__ = (
         "_aggregate", "_close_after", "_codec", "_complete", "_dirty", "_emission", "_emit",
-        "_flying", "_key", "_live", "_store", "_timers", "cache_entries", "family", "gap", "late",
+        "_key", "_live", "_store", "_timers", "cache_entries", "family", "gap", "late",
         "stream_time",
     )  # fmt: skip
 
@@ -89,9 +99,8 @@ class SessionPartition:
         self._emission = emission if emit is not None else None
         self._emit = emit
         self._codec = _sessions_codec(aggregate.value_type)
-        self._live: dict[Any, list[Session]] = {}
+        self._live: dict[Any, _Live] = {}
         self._dirty: dict[Any, None] = {}
-        self._flying: dict[Any, None] = {}
         self._complete = not store.scan(family, limit=1)
         self._timers = Timers(family, store)
 
@@ -118,11 +127,13 @@ class SessionPartition:
         if self.stream_time >= self._timers.next_ms:
             self._close_due(self.stream_time)
 
-    def _load(self, key: Any) -> list[Session]:
+    def _load(self, key: Any) -> _Live:
         raw = None if self._complete else self._store.get(self.family, self._key.encode(key))
-        sessions: list[Session] = [] if raw is None else self._codec.decode(raw)
-        self._live[key] = sessions
+        sessions = self._live[key] = self._decode(raw)
         return sessions
+
+    def _decode(self, raw: bytes | None) -> _Live:
+        return _Live() if raw is None else _Live(self._codec.decode(raw), stored=True)
 
     def load_many(self, keys: list[Any]) -> None:
         """Bring the sessions of ``keys`` into the overlay with one multi-get."""
@@ -134,9 +145,9 @@ class SessionPartition:
             encode = self._key.encode
             found = self._store.get_many(self.family, [encode(key) for key in missing])
             for key, raw in zip(missing, found, strict=True):
-                live[key] = [] if raw is None else self._codec.decode(raw)
+                live[key] = self._decode(raw)
 
-    def _merge(self, key: Any, sessions: list[Session], ts: int, event: Any) -> None:
+    def _merge(self, key: Any, sessions: _Live, ts: int, event: Any) -> None:
         """Do what :meth:`update` does for one open session, for any case."""
         joined, others = split(sessions, ts, self.gap.gap_ms)
         start = min([ts, *(s.start for s in joined)])
@@ -154,8 +165,7 @@ class SessionPartition:
             value = self._aggregate.merge(value, session.value)
         assert self._aggregate.reduce is not None
         value = self._aggregate.reduce(value, event)
-        others.append(Session(start, end, value))
-        self._live[key] = others
+        sessions[:] = [*others, Session(start, end, value)]
         self._dirty[key] = None
         if not joined:  # else a timer is there already; it sets itself anew when it fires
             self._timers.set(end + self._close_after + 1, self._key.encode(key))
@@ -180,7 +190,7 @@ class SessionPartition:
                 if len(live) != len(sessions):
                     gone = [s for s in sessions if s.end < keep_from]
                     closed.extend((s.end, s.start, raw_key, key, s.value) for s in gone)
-                    self._live[key] = live
+                    sessions[:] = live
                     self._dirty[key] = None
         if closed and self._emission == "final":
             assert self._emit is not None
@@ -217,13 +227,14 @@ class SessionPartition:
         changes: list[Change] = []
         for key in self._dirty:
             sessions = live[key]
-            changes.append((encode_key(key), encode(sessions) if sessions else None))
-        self._flying, self._dirty = self._dirty, {}
+            if sessions or sessions.stored:  # else they came and went between two commits
+                changes.append((encode_key(key), encode(sessions) if sessions else None))
+                sessions.stored = bool(sessions)
+        self._dirty = {}
         return Cut(changes, {self.family: changes, TIMERS: self._timers.cut()})
 
     def committed(self) -> None:
         """The last cut is in the store: bound the overlay again."""
-        self._flying = {}
         self._timers.committed()
         excess = len(self._live) - self.cache_entries
         if excess <= 0:

@@ -13,7 +13,7 @@ import shutil
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
-import rocksdict  # noqa: TID251  (this is the file)
+import rocksdict
 
 from tables.errors import StoreCorrupted, StoreLocked
 

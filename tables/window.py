@@ -64,24 +64,46 @@ class Aggregate(msgspec.Struct):
     value_type: Any = None
 
 
-class _Cell(msgspec.Struct, array_like=True, gc=False):
-    """One key's value in one window, and the largest event timestamp in it."""
+class _Cell(msgspec.Struct, gc=False):
+    """One key's value in one window.
+
+    Attributes:
+        timestamp: the largest event timestamp in it.
+        dirty: it has changed since the last cut.
+        stored: the store has it, or will have it with the cut that is on its way.
+    """
 
     timestamp: int
     value: Any
+    dirty: bool
+    stored: bool
+
+
+class _Window(dict[Any, _Cell]):
+    """The cells of one window that are in the overlay.
+
+    ``complete``: there are no others; a key that is not here does not exist.
+    """
+
+    __slots__ = ("complete",)
+
+    def __init__(self, *, complete: bool) -> None:
+        super().__init__()
+        self.complete = complete
 
 
 class WindowPartition:
     """Windowed values of one partition: (window start, key) -> value.
 
     Entries lie in the store by start first, so closing a window is one range. A window that came
-    up while the partition was open and lost no entry to eviction is *complete* in the overlay: a
-    key that is not there does not exist, and nothing is read from the store.
+    up while the partition was open and lost no entry to eviction is *complete* in the overlay:
+    nothing of it is looked up in the store. One that opens and closes between two commits leaves
+    no trace in store and changelog at all.
     """
 
     __slots__ = (
-        "_aggregate", "_cell", "_complete", "_dirty", "_emission", "_emit", "_flying", "_key",
-        "_open", "_store", "cache_entries", "family", "late", "next_close_ms", "stream_time",
+        "_aggregate", "_dirty", "_emission", "_emit", "_gone", "_key", "_open", "_span", "_store",
+        "_tumbling", "_value", "cache_entries", "family", "late", "next_close_ms", "stream_time",
         "windows",
     )  # fmt: skip
 
@@ -102,16 +124,17 @@ class WindowPartition:
         self.cache_entries = cache_entries
         self.stream_time = NO_TIME
         self.late = 0
+        self._span = windows.size_ms + windows.grace_ms  # from a window's start to its close
+        self._tumbling = windows.size_ms if windows.advance_ms == windows.size_ms else 0
         self._store = store
         self._key = key
         self._aggregate = aggregate
         self._emission = emission if emit is not None else None
         self._emit = emit
-        self._cell = _cell_codec(aggregate.value_type)
-        self._open: dict[int, dict[Any, _Cell]] = {}
-        self._complete: dict[int, bool] = {}  # by start; False: the store may know more keys
-        self._dirty: dict[tuple[int, Any], _Cell | None] = {}
-        self._flying: dict[tuple[int, Any], _Cell | None] = {}
+        self._value = _stamped_codec(aggregate.value_type)
+        self._open: dict[int, _Window] = {}
+        self._dirty: list[tuple[int, Any, _Cell]] = []
+        self._gone: list[tuple[int, bytes]] = []  # start and raw key of stored entries to delete
         self.next_close_ms = NEVER
         self._find_stored()
 
@@ -120,26 +143,58 @@ class WindowPartition:
         seek = b""
         while rows := self._store.scan(self.family, seek, None, 1):
             start = decode_time(rows[0][0])
-            self._open[start] = {}
-            self._complete[start] = False
+            self._open[start] = _Window(complete=False)
             seek = encode_time(start + 1)
         self._plan_close()
 
     def _plan_close(self) -> None:
-        self.next_close_ms = self.windows.closes(min(self._open)) if self._open else NEVER
+        self.next_close_ms = min(self._open) + self._span if self._open else NEVER
 
     def update(self, key: Any, ts: int, event: Any) -> None:
-        """Add ``event`` to the windows that contain ``ts``; then close what is due."""
+        """Reduce ``event`` into the windows that contain ``ts``; then close what is due."""
         reduce = self._aggregate.reduce
         assert reduce is not None, f"table {self.family} has no reduce function"
-        for start in self._on_time(ts):
-            cell = self._find(start, key)
-            if cell is None:
-                cell = self._create(start, key, ts)
-            cell.value = reduce(cell.value, event)
-            self._changed(start, key, cell, ts)
+        self.fold(key, ts, reduce, event)
+
+    def fold(self, key: Any, ts: int, change: Callable[[Any, Any], Any], other: Any) -> None:
+        """Set the value to ``change(value, other)`` in each window of ``ts`` that is still open.
+
+        Then close the windows that stream time has overtaken.
+        """
+        if ts > self.stream_time:  # noqa: PLR1730  (once an event; max() costs twice as much)
+            self.stream_time = ts
+        size = self._tumbling
+        if size and ts >= 0:
+            start = ts - ts % size
+            if start + self._span > self.stream_time:
+                self._fold_one(start, key, ts, change, other)
+            else:
+                self.late += 1
+        else:
+            starts = self.windows.starts(ts)
+            open_starts = [start for start in starts if start + self._span > self.stream_time]
+            self.late += not open_starts
+            for start in open_starts:
+                self._fold_one(start, key, ts, change, other)
         if self.stream_time >= self.next_close_ms:
             self._close_due()
+
+    def _fold_one(
+        self, start: int, key: Any, ts: int, change: Callable[[Any, Any], Any], other: Any
+    ) -> None:
+        window = self._open.get(start)
+        cell = window.get(key) if window is not None else None
+        if cell is None:
+            cell = self._find(start, key) or self._create(start, key, ts)
+        cell.value = change(cell.value, other)
+        if ts > cell.timestamp:  # noqa: PLR1730
+            cell.timestamp = ts
+        if not cell.dirty:
+            cell.dirty = True
+            self._dirty.append((start, key, cell))
+        if self._emission == "updates":
+            assert self._emit is not None
+            self._emit(key, start, start + self.windows.size_ms, cell.value, cell.timestamp)
 
     def get(self, key: Any, ts: int) -> Any:
         """Return the value of the latest window that contains ``ts``, or None."""
@@ -147,85 +202,60 @@ class WindowPartition:
         cell = self._find(starts[-1], key) if starts else None
         return None if cell is None else cell.value
 
-    def apply(self, key: Any, ts: int, change: Callable[[Any], Any]) -> None:
-        """Replace the value by ``change(value)`` in each window of ``ts`` that is still open."""
-        for start in self._on_time(ts):
-            cell = self._find(start, key) or self._create(start, key, ts)
-            cell.value = change(cell.value)
-            self._changed(start, key, cell, ts)
-        if self.stream_time >= self.next_close_ms:
-            self._close_due()
-
-    def _on_time(self, ts: int) -> list[int]:
-        """Move stream time to ``ts`` and return the starts of its windows that are not closed."""
-        if ts > self.stream_time:  # noqa: PLR1730  (once an event; max() costs twice as much)
-            self.stream_time = ts
-        starts = self.windows.starts(ts)
-        if not starts or self.windows.closes(starts[0]) <= self.stream_time:
-            kept = [start for start in starts if self.windows.closes(start) > self.stream_time]
-            self.late += not kept
-            return kept
-        return starts
-
     def _find(self, start: int, key: Any) -> _Cell | None:
         window = self._open.get(start)
         if window is None:
             return None
         cell = window.get(key)
-        if cell is None and not self._complete[start]:
+        if cell is None and not window.complete:
             raw = self._store.get(self.family, encode_time(start) + self._key.encode(key))
             if raw is not None:
-                cell = window[key] = self._cell.decode(raw)
+                cell = window[key] = self._load(raw)
         return cell
+
+    def _load(self, raw: bytes) -> _Cell:
+        timestamp, value = self._value.decode(raw)
+        return _Cell(timestamp, value, False, True)  # noqa: FBT003
 
     def _create(self, start: int, key: Any, ts: int) -> _Cell:
         window = self._open.get(start)
         if window is None:
-            window = self._open[start] = {}
-            self._complete[start] = True
-            self.next_close_ms = min(self.next_close_ms, self.windows.closes(start))
-        cell = window[key] = _Cell(ts, self._aggregate.initial())
+            window = self._open[start] = _Window(complete=True)
+            self.next_close_ms = min(self.next_close_ms, start + self._span)
+        cell = window[key] = _Cell(ts, self._aggregate.initial(), False, False)  # noqa: FBT003
         return cell
-
-    def _changed(self, start: int, key: Any, cell: _Cell, ts: int) -> None:
-        if ts > cell.timestamp:  # noqa: PLR1730
-            cell.timestamp = ts
-        self._dirty[start, key] = cell
-        if self._emission == "updates":
-            assert self._emit is not None
-            end = start + self.windows.size_ms
-            self._emit(key, start, end, cell.value, cell.timestamp)
 
     def _close_due(self) -> None:
         for start in sorted(self._open):
-            if self.windows.closes(start) > self.stream_time:
+            if start + self._span > self.stream_time:
                 break
             self._close(start)
         self._plan_close()
 
     def _close(self, start: int) -> None:
         """Emit (when final) and delete every entry of one window, in the order of its keys."""
-        cells = self._entries(start)
         end = start + self.windows.size_ms
         emit = self._emit if self._emission == "final" else None
-        for _, key, cell in cells:
+        for raw_key, key, cell in self._entries(start):
             if emit is not None:
                 emit(key, start, end, cell.value, cell.timestamp)
-            self._dirty[start, key] = None
+            cell.dirty = False
+            if cell.stored:
+                self._gone.append((start, raw_key))
         del self._open[start]
-        del self._complete[start]
 
     def _entries(self, start: int) -> list[tuple[bytes, Any, _Cell]]:
         """Return all entries of a window, sorted by the bytes of the key."""
         encode, decode = self._key.encode, self._key.decode
-        rows = {encode(key): (key, cell) for key, cell in self._open[start].items()}
-        if not self._complete[start]:
+        window = self._open[start]
+        rows = {encode(key): (key, cell) for key, cell in window.items()}
+        if not window.complete:
             for stored, raw in self._store.scan(
                 self.family, encode_time(start), encode_time(start + 1)
             ):
                 raw_key = stored[TIME_BYTES:]
                 if raw_key not in rows:
-                    rows[raw_key] = (decode(raw_key), self._cell.decode(raw))
+                    rows[raw_key] = (decode(raw_key), self._load(raw))
         return [(raw_key, *rows[raw_key]) for raw_key in sorted(rows)]
 
     def close_all(self) -> None:
@@ -245,27 +275,30 @@ class WindowPartition:
 
     def cut(self) -> Cut:
         """Return what changed since the last cut, encoded once for changelog and store alike."""
-        encode_key, encode_cell = self._key.encode, self._cell.encode
-        changes: list[Change] = [
-            (encode_time(start) + encode_key(key), None if cell is None else encode_cell(cell))
-            for (start, key), cell in self._dirty.items()
-        ]
-        self._flying, self._dirty = self._dirty, {}
+        encode_key, encode = self._key.encode, self._value.encode
+        changes: list[Change] = [(encode_time(start) + key, None) for start, key in self._gone]
+        for start, key, cell in self._dirty:
+            if cell.dirty:  # else its window has closed
+                cell.dirty = False
+                cell.stored = True
+                stamped = encode((cell.timestamp, cell.value))
+                changes.append((encode_time(start) + encode_key(key), stamped))
+        self._dirty = []
+        self._gone = []
         return Cut(changes, {self.family: changes})
 
     def committed(self) -> None:
         """The last cut is in the store: bound the overlay again."""
-        self._flying = {}
         excess = sum(map(len, self._open.values())) - self.cache_entries
         for start in sorted(self._open):
             if excess <= 0:
                 break
             window = self._open[start]
-            clean = [key for key in window if (start, key) not in self._dirty]
+            clean = [key for key, cell in window.items() if not cell.dirty]
             for key in clean:
                 del window[key]
             if clean:
-                self._complete[start] = False
+                window.complete = False
             excess -= len(clean)
 
     def restore(self, changes: list[Change]) -> dict[str, list[Change]]:
@@ -273,16 +306,12 @@ class WindowPartition:
         for key, value in changes:
             start = decode_time(key)
             if value is not None and start not in self._open:
-                self._open[start] = {}
-                self._complete[start] = False
+                self._open[start] = _Window(complete=False)
         self._plan_close()
         return {self.family: changes}
 
 
-def _cell_codec(value_type: Any) -> Codec[_Cell]:
-    if value_type is None:
-        return value_codec(_Cell)
-    typed = msgspec.defstruct(
-        "Cell", [("timestamp", int), ("value", value_type)], bases=(_Cell,), array_like=True
-    )
-    return value_codec(typed)
+def _stamped_codec(value_type: Any) -> Codec[tuple[int, Any]]:
+    """Return the codec of (largest event timestamp, value)."""
+    kind: Any = Any if value_type is None else value_type
+    return value_codec(tuple.__class_getitem__((int, kind)))

@@ -83,7 +83,7 @@ class Expected:
     """By user, event type and the minute's start in milliseconds."""
 
 
-class ContractBroken(Exception):  # noqa: N818
+class ContractBroken(Exception):
     """Why a record is no valid event."""
 
     def __init__(self, rule: str, field: str | None = None) -> None:

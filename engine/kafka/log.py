@@ -30,6 +30,7 @@ class KafkaLog:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._bounds: Any = None
+        self._connecting = asyncio.Lock()
 
     async def _consumer(self, isolation: str) -> Any:
         consumer = AIOKafkaConsumer(
@@ -52,8 +53,9 @@ class KafkaLog:
         """Return the first offset and the high watermark of each partition."""
         if not tps:
             return {}
-        if self._bounds is None:  # read_uncommitted: else "end" would be the last stable offset
-            self._bounds = await self._consumer("read_uncommitted")
+        async with self._connecting:
+            if self._bounds is None:  # read_uncommitted: else it ends at the last stable offset
+                self._bounds = await self._consumer("read_uncommitted")
         keys = [TopicPartition(*tp) for tp in tps]
         try:
             first = await self._bounds.beginning_offsets(keys)

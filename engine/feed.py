@@ -1,0 +1,153 @@
+"""The hand-over of events between a task and an agent's coroutine.
+
+The engine gives the feed a whole run of decoded events; the agent sees one at a time. Asking for
+the next event *is* the acknowledgement of the one before: nothing else is, and nothing is
+acknowledged by failing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from engine.clock import Cancellable, Clock
+    from engine.context import Context
+    from engine.record import TP, Run
+
+TICK: Any = object()
+"""Goes through the views of a stream when a deadline passes on a quiet feed."""
+
+
+class Feed:
+    """The hand-over between a task and one agent's coroutine.
+
+    The task calls :meth:`give`; the agent's iteration takes the events. ``quiet`` is called each
+    time the agent comes to a boundary: it has asked for an event and is not in the middle of one.
+    """
+
+    __slots__ = (
+        "_clock", "_done", "_hold", "_open", "_resume", "_run", "_tick", "_waiter", "busy",
+        "context", "pausing", "quiet",
+    )  # fmt: skip
+
+    def __init__(self, context: Context, clock: Clock, quiet: Callable[[], None]) -> None:
+        self.context = context
+        self.quiet = quiet
+        self.busy = False
+        self.pausing = False
+        self._clock = clock
+        self._done: dict[TP, int] = {}
+        self._hold: dict[TP, int] = {}
+        self._open = False  # an iteration is inside a run
+        self._run: Run | None = None
+        self._waiter: asyncio.Future[Any] | None = None
+        self._resume: asyncio.Future[None] | None = None
+        self._tick: Cancellable | None = None
+
+    def give(self, run: Run) -> None:
+        """Hand the agent its next events; only when it is not busy."""
+        assert not self.busy, "a feed takes one run at a time"
+        self.busy = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(run)
+            self._waiter = None
+        else:
+            self._run = run
+
+    def positions(self) -> dict[TP, int]:
+        """Return, per input, the offset below which every event has been dealt with."""
+        return {**self._done, **self._hold}
+
+    def resume_at(self, tp: TP, offset: int) -> None:
+        """Start from ``offset``: what lies below was dealt with before the task came here."""
+        self._done[tp] = offset
+
+    async def values(self) -> AsyncIterator[Any]:
+        """Yield the events, one run after the other."""
+        context = self.context
+        index = context.index + 1 if self._open else 0  # an earlier iteration was left half-way
+        while True:
+            if not self._open:
+                run = await self._next_run()
+                if run is TICK:
+                    yield TICK
+                    continue
+                context.run, index, self._open = run, 0, True
+            run = context.run
+            assert run is not None
+            for event in run.events[index:] if index else run.events:
+                context.index = index
+                yield event
+                index += 1
+                if self.pausing:
+                    await self._pause(run, index)
+            self._done[run.tp] = run.next_offset
+            self._open = self.busy = False
+
+    async def runs(self) -> AsyncIterator[Run]:
+        """Yield whole runs (``stream.batches()``)."""
+        while True:
+            run = await self._next_run()
+            if run is TICK:
+                continue
+            self.context.run = run
+            self.context.index = len(run) - 1
+            yield run
+            self._done[run.tp] = run.next_offset
+            self.busy = False
+
+    async def _next_run(self) -> Any:
+        if self._run is not None:
+            run, self._run = self._run, None
+            return run
+        self._waiter = asyncio.get_running_loop().create_future()
+        self.quiet()
+        return await self._waiter
+
+    async def _pause(self, run: Run, index: int) -> None:
+        """Stand still between two events, so that a commit can be cut here."""
+        if index < len(run.offsets):
+            self._done[run.tp] = run.offsets[index]
+            self._resume = asyncio.get_running_loop().create_future()
+            self.quiet()
+            await self._resume
+
+    def at_boundary(self) -> bool:
+        """Say whether the agent is between two events."""
+        return not self.busy or self._resume is not None
+
+    def go_on(self) -> None:
+        """End the pause."""
+        self.pausing = False
+        if self._resume is not None:
+            self._resume.set_result(None)
+            self._resume = None
+
+    def hold(self) -> None:
+        """Keep the position at the event in hand until :meth:`release`."""
+        run = self.context.run
+        assert run is not None
+        self._hold.setdefault(run.tp, run.offsets[self.context.index])
+
+    def release(self) -> None:
+        """Let the position move on to what has been dealt with."""
+        self._hold.clear()
+
+    def tick_in(self, delay_ms: float) -> None:
+        """Wake a quiet feed with a tick after ``delay_ms``."""
+        self._tick = self._clock.call_later(delay_ms, self._ticked)
+
+    def no_tick(self) -> None:
+        """Forget the tick."""
+        if self._tick is not None:
+            self._tick.cancel()
+            self._tick = None
+
+    def _ticked(self) -> None:
+        self._tick = None
+        if self._waiter is not None and not self._waiter.done():
+            self.busy = True
+            self._waiter.set_result(TICK)
+            self._waiter = None

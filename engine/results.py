@@ -1,0 +1,38 @@
+"""Results of windowed tables, on their way to the sink topic."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from engine.table import Window
+
+if TYPE_CHECKING:
+    from engine.outbox import Outbox
+    from engine.table import Emit, TableHandle
+
+WINDOW_HEADER = "headrace.window"
+"""The header that says a result's window, where the app asks for it: ``start,end`` in ms."""
+
+
+def result_writer(table: TableHandle, outbox: Outbox, *, with_window: bool) -> Emit | None:
+    """Return what a table calls with each result; None if its results go nowhere."""
+    if table.emitter is None:
+        return None
+    topic, into = table.emitter.topic, table.emitter.into
+    key_field, encode_key = topic.contract.key_field, table.key.encode
+    encode, encode_key_field = topic.encode_value, topic.encode_key
+    put = outbox.lane(topic.name).put
+
+    def emit(key: Any, start: int, end: int, value: Any, timestamp: int) -> None:
+        raw = raw_key = None
+        if value is not None:
+            result = value if into is None else into(key, Window(start, end), value)
+            raw = encode(result)
+            if key_field is not None:
+                raw_key = encode_key_field(key_field(result))
+        if raw_key is None:
+            raw_key = encode_key(key)
+        headers = ((WINDOW_HEADER, b"%d,%d" % (start, end)),) if with_window else ()
+        put(raw_key, raw, timestamp, headers)
+
+    return emit
