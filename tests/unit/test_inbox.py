@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 from engine.inbox import Inbox, Input, Piece
 from engine.record import TP, Run
 
-
 ALL = 1 << 30
 
 
@@ -14,8 +13,8 @@ def run_of(tp, records, start=0, next_offset=None):
     """Records are timestamps; offsets have gaps of one, as after transaction markers."""
     offsets = [start + 2 * i for i in range(len(records))]
     return Run(
-        tp, [f"{tp.topic}@{o}" for o in offsets], list(records), offsets, list(records), [None] * len(records),
-        [b""] * len(records), [()] * len(records),
+        tp, [f"{tp.topic}@{o}" for o in offsets], list(records), offsets, list(records),
+        [None] * len(records), [b""] * len(records), [()] * len(records),
         next_offset if next_offset is not None else start + 2 * len(records),
     )  # fmt: skip
 
