@@ -137,7 +137,7 @@ class Engine:
             internal += [changelog.sized(part.width) for changelog in logs]
             internal += [topic.dead_letter_topic(part.width) for topic in part.inputs]
             internal += part.outputs
-        await admin.create(internal)
+        await admin.create([*internal, *self.topology.declared])
         names = [*self.topology.topics, *(t.dead_letters for t in self.topology.inputs.values())]
         self._partitions = await admin.partitions(names)
         for part in self.topology.parts:

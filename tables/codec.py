@@ -52,6 +52,20 @@ _INT: Codec[int] = Codec(_encode_int, _decode_int)
 _BYTES: Codec[bytes] = Codec(_encode_bytes, _encode_bytes)
 
 
+def _encode_text(key: str | int | bytes) -> bytes:
+    if type(key) is str:
+        return key.encode()
+    if type(key) is bytes:
+        return key
+    if isinstance(key, int):
+        return b"%d" % key
+    raise TypeError(f"a key must be text, a number or bytes here, not {type(key).__name__}")
+
+
+TEXT_KEYS: Codec[Any] = Codec(_encode_text, bytes.decode)
+"""For keys whose type nobody has declared, in bytes that others use too; they come back as text."""
+
+
 def key_codec(key_type: Any = None) -> Codec[Any]:
     """Return the codec for keys of ``key_type`` (str, int, bytes, Struct, tuple, or None: any).
 
