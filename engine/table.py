@@ -328,12 +328,12 @@ class WindowSet:
         return self.fold(lambda value, _: change(value), None)
 
     def current(self) -> Any:
-        """Return the value in the latest window of the event's time, or None."""
-        return self._partition.get(self._key, self._ts)
+        """Return the value in the latest window of the event's time, or the table's default."""
+        return self._partition.value(self._key, self._ts)
 
     def now(self) -> Any:
-        """Return the value in the latest window of the stream's time, or None."""
-        return self._partition.get(self._key, self._partition.stream_time)
+        """Return the value in the latest window of the stream's time, or the table's default."""
+        return self._partition.value(self._key, self._partition.stream_time)
 
     def value(self) -> Any:
         """Return what :meth:`current` does (Faust's name)."""
