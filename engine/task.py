@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from engine.edges import Edges, Position
     from engine.errors import AgentFailed
+    from engine.inbox import Refused
     from engine.metrics import Metrics
     from engine.table import Emit, TableHandle
     from engine.topic import Topic
@@ -228,10 +229,8 @@ class Task:
             rejects.dead_letter(topic, batch, index, violation)
             for index, violation in checked.broken
         ]
-        if self._end_marks and refused:
-            ends = {row[0] for row in refused if any(name == END_MARK for name, _ in row[4])}
-            run.ends = bool(ends)
-            refused = [row for row in refused if row[0] not in ends]
+        if self._end_marks:
+            run, refused = _without_end_marks(batch, run, refused)
         self.inbox.inputs[batch.tp].add(Piece(run, refused))
         self._metrics.received(batch.tp.topic, len(run), checked)
 
@@ -435,3 +434,19 @@ class Task:
         self.store.write({**cut.store, "headrace.meta": meta})
         for partition in self.tables.values():
             partition.committed()
+
+
+def _without_end_marks(
+    batch: Batch, run: Run, refused: list[Refused]
+) -> tuple[Run, list[Refused]]:
+    """Take end-of-input marks out again: null values, which only some contracts refuse."""
+    ends = {
+        offset
+        for offset, headers in zip(batch.offsets, batch.headers, strict=True)
+        if any(name == END_MARK for name, _ in headers)
+    }
+    if ends:
+        run = run.only([i for i, offset in enumerate(run.offsets) if offset not in ends])
+        refused = [row for row in refused if row[0] not in ends]
+        run.ends = True
+    return run, refused
