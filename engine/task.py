@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     from engine.edges import Edges, Position
     from engine.errors import AgentFailed
-    from engine.inbox import Refused
     from engine.metrics import Metrics
     from engine.table import Emit, TableHandle
     from engine.topic import Topic
@@ -229,8 +228,10 @@ class Task:
             rejects.dead_letter(topic, batch, index, violation)
             for index, violation in checked.broken
         ]
-        if self._end_marks:
-            run, refused = _without_end_marks(batch, run, refused)
+        if self._end_marks and (marks := batch.with_header(END_MARK)):
+            run = run.without(marks)  # a null value: some contracts refuse it, others do not
+            run.ends = True
+            refused = [row for row in refused if row[0] not in marks]
         self.inbox.inputs[batch.tp].add(Piece(run, refused))
         self._metrics.received(batch.tp.topic, len(run), checked)
 
@@ -318,8 +319,7 @@ class Task:
             headers = rejects.failure_headers(topic, run, i, error)
             home = self.partition % lane.partitioner.partitions
             lane.put(run.keys[i], run.values[i], run.timestamps[i], headers, partition=home)
-        keep = [*range(i), *range(i + 1, len(run))]
-        return run.only(keep)
+        return run.without({poison.offset})
 
     def close_windows(self) -> None:
         """Close every window and session: the input has ended."""
@@ -434,19 +434,3 @@ class Task:
         self.store.write({**cut.store, "headrace.meta": meta})
         for partition in self.tables.values():
             partition.committed()
-
-
-def _without_end_marks(
-    batch: Batch, run: Run, refused: list[Refused]
-) -> tuple[Run, list[Refused]]:
-    """Take end-of-input marks out again: null values, which only some contracts refuse."""
-    ends = {
-        offset
-        for offset, headers in zip(batch.offsets, batch.headers, strict=True)
-        if any(name == END_MARK for name, _ in headers)
-    }
-    if ends:
-        run = run.only([i for i, offset in enumerate(run.offsets) if offset not in ends])
-        refused = [row for row in refused if row[0] not in ends]
-        run.ends = True
-    return run, refused
