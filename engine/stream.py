@@ -128,8 +128,8 @@ class Stream:
                 if value is TICK:
                     yield value
                 elif value is not None:
-                    key = self._key()
-                    row = None if key is None else table.get(key)
+                    raw = self._feed.context.source_key()
+                    row = None if raw is None else table.get(table.key.decode(raw))
                     if row is not None or how == "left":
                         yield value, row
 

@@ -8,7 +8,7 @@ import msgspec
 
 from engine.contracts.contract import Contract
 from engine.record import Run
-from tables.codec import key_codec
+from tables.codec import RAW_KEYS, key_codec
 
 if TYPE_CHECKING:
     from engine.contracts.contract import Checked
@@ -48,7 +48,7 @@ class Topic:
         self.contract = contract
         self.config = config or TopicConfig()
         self.internal = internal
-        self.key = key_codec(contract.key_type)
+        self.key = RAW_KEYS if contract.key_type is None else key_codec(contract.key_type)
         self.send_outside: Any = None  # set by the app: how to send when no agent is running
 
     def __repr__(self) -> str:

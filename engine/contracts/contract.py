@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import operator
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import msgspec
+
+from tables.codec import key_codec
 
 Severity = Literal["error", "warning"]
 
@@ -146,7 +149,11 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
                 else:
                     broken.append((index, violation_of(value, error)))
         if self.key_required and None in keys:
-            _refuse_null_keys(keys, events, broken)
+            without = [index for index, key in enumerate(keys) if key is None]
+            _refuse_keys(without, _NO_KEY, events, broken)
+        foreign = _foreign_keys(self.key_type, keys)
+        if foreign:
+            _refuse_keys(foreign, _FOREIGN_KEY, events, broken)
         checked = Checked(events, broken=broken)
         if broken:
             refused = {index for index, _ in broken}
@@ -157,17 +164,42 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
         return checked
 
 
-def _refuse_null_keys(
-    keys: Sequence[bytes | None], events: list[Any], broken: list[tuple[int, Violation]]
+_NO_KEY = Violation("key.required", "key", "the record has no key")
+_FOREIGN_KEY = Violation("key.type", "key", "the key is not of its type")
+
+
+def _foreign_keys(key_type: Any, keys: Sequence[bytes | None]) -> list[int]:
+    """Return the indexes of the keys that cannot be decoded."""
+    if key_type is None or key_type is bytes:
+        return []
+    if key_type is str:
+        try:
+            b"\0".join(filter(None, keys)).decode()  # all at once: it is nearly always so
+        except UnicodeDecodeError:
+            pass
+        else:
+            return []
+    decode = key_codec(key_type).decode
+    foreign = []
+    for index, key in enumerate(keys):
+        try:
+            if key is not None:
+                decode(key)
+        except ValueError:
+            foreign.append(index)
+    return foreign
+
+
+def _refuse_keys(
+    guilty: list[int], violation: Violation, events: list[Any], broken: list[tuple[int, Violation]]
 ) -> None:
-    """Take the events without a key out again, and name their fault."""
+    """Take the events with these indexes out again, and name their fault, if it is their first."""
     refused = {index for index, _ in broken}
-    alive = [index for index in range(len(keys)) if index not in refused]
-    events[:] = [
-        event for index, event in zip(alive, events, strict=True) if keys[index] is not None
-    ]
-    violation = Violation("key.required", "key", "the record has no key")
-    broken.extend((index, violation) for index in alive if keys[index] is None)
+    found = [index for index in guilty if index not in refused]
+    skipped = sorted(refused)
+    for index in reversed(found):
+        del events[index - bisect_left(skipped, index)]
+    broken.extend((index, violation) for index in found)
     broken.sort(key=operator.itemgetter(0))
 
 

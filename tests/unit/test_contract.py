@@ -295,3 +295,18 @@ def test_a_tombstone_has_the_time_of_its_record():
     batch.values, batch.timestamps, batch.headers = [b'{"x":5}', None], [70, 71], [(), ()]
     run, _ = Topic("t", contract).decode(batch)
     assert run.times == [5, 71]
+
+
+@pytest.mark.parametrize(
+    ("key_type", "good", "bad"),
+    [(str, b"a", b"\xff"), (int, b"12", b"x"), (tuple[int], b"\x91\x01", b"a")],
+)
+def test_a_key_of_another_type_is_refused(key_type, good, bad):
+    contract = Contract.of("keyed", int, key_type=key_type)
+    checked = contract.check([good, bad, None, good, bad], [b"1", b"2", b"3", b"x", b"x"])
+    assert (checked.events, checked.kept) == ([1, 3], [0, 2])
+    assert [(i, v.rule, v.field) for i, v in checked.broken] == [
+        (1, "key.type", "key"),
+        (3, "json", ""),
+        (4, "json", ""),
+    ]
