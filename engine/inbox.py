@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 from engine.record import TP, Headers, Run
 
+_NO_LIMIT = 1 << 62
+
 Refused = tuple[int, bytes | None, bytes | None, int, Headers]
 """A record for the dead letters: offset, key, value, timestamp (ms), headers with the reason."""
 
@@ -97,6 +99,13 @@ class Input:
         low = run.offsets[start] if start else -1
         refused = [row for row in piece.refused if low <= row[0] < part.next_offset]
         return Piece(part, refused)
+
+    def room_before(self, offset: int) -> int:
+        """Return how many records can be taken without ``offset``; 1 when it is the next one."""
+        offsets = self.queue[0].run.offsets if self.queue else []
+        if self.start >= len(offsets) or offset < offsets[self.start]:
+            return _NO_LIMIT
+        return max(1, bisect_left(offsets, offset, self.start) - self.start)
 
     def next_offset(self) -> int:
         """Return the offset at which the next piece begins, or would begin."""

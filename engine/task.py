@@ -244,11 +244,21 @@ class Task:
         if self.state is not State.RUNNING or any(r.feed.busy for r in self._runners):
             return 0
         self._finish()
-        piece = self.inbox.next(limit)
+        piece = self.inbox.next(self._alone(limit))
         if piece is None:
             return 0
         self._begin(piece)
         return len(piece.run) + len(piece.refused) or 1
+
+    def _alone(self, limit: int) -> int:
+        """Return a limit so that a poisoned event is a piece of its own.
+
+        Its dead letter must be committed with its own position, not with those before it.
+        """
+        for poison in self._poison:
+            if poison.tp in self.inbox.inputs:
+                limit = min(limit, self.inbox.inputs[poison.tp].room_before(poison.offset))
+        return limit
 
     def _begin(self, piece: Piece) -> None:
         """Bring one piece into the task: dead letters, tables that are topics, agents."""
@@ -432,5 +442,8 @@ class Task:
         meta += [(f"source:{tp.topic}".encode(), b"%d" % at.offset)
                  for tp, at in cut.positions.items()]  # fmt: skip
         self.store.write({**cut.store, "headrace.meta": meta})
+        for poison in list(self._poison):
+            if poison.tp in cut.positions and poison.offset < cut.positions[poison.tp].offset:
+                del self._poison[poison]
         for partition in self.tables.values():
             partition.committed()
