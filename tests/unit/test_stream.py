@@ -382,7 +382,7 @@ def test_group_by_a_key_of_another_type(key, name, keys):
 
     @app.agent(topic, sink=[out])
     async def grouped(stream):
-        async for key_, _ in stream.group_by(key, name=name).items():
+        async for key_, _ in stream.group_by(key, name=name).items():  # noqa: PERF102
             yield key_
 
     with Driver(app, partitions=4) as driver:
