@@ -86,6 +86,10 @@ class Agent:
             step.send(None)
         except (ProbedError, StopIteration, StopAsyncIteration):
             return probe.move
+        except ConfigError:
+            raise
+        except Exception:  # noqa: BLE001  what its first lines need is not there yet
+            return probe.move
         finally:
             if not inspect.isasyncgen(result):
                 result.close()
@@ -208,14 +212,15 @@ class Runner:
         """Do what :meth:`_collect` does for the usual case: one topic, looked up once."""
         context = self.context
         put = outbox.lane(topic.name).put
-        encode, encode_key, key_field = (
-            topic.contract.encode, topic.encode_key, topic.contract.key_field
-        )  # fmt: skip
+        encode, encode_key = topic.encode_value, topic.encode_key
+        key_field = topic.contract.key_field
         async for value in results:
             run, i = context.run, context.index
             assert run is not None
             source_key = run.keys[i]
-            key = source_key if key_field is None else encode_key(key_field(value))
+            key = source_key
+            if key_field is not None and value is not None:
+                key = encode_key(key_field(value))
             put(key, encode(value), run.times[i], source_key=source_key)
 
     def emit(self, topic: Topic, value: Any) -> None:
@@ -223,7 +228,9 @@ class Runner:
         context = self.context
         key_field = topic.contract.key_field
         source_key = context.source_key()
-        key = source_key if key_field is None else topic.encode_key(key_field(value))
+        key = source_key
+        if key_field is not None and value is not None:
+            key = topic.encode_key(key_field(value))
         context.outbox.lane(topic.name).put(
             key, topic.encode_value(value), context.time_ms(), source_key=source_key
         )

@@ -286,7 +286,12 @@ class App(faust.App):  # type: ignore[misc]
             raise ConfigError(
                 f"app {self._app_id!r} has no agents: is the module with its @app.agent imported?"
             )
-        return build(self._app_id, self.declared_agents, self.declared_tables.values())
+        return build(
+            self._app_id,
+            self.declared_agents,
+            self.declared_tables.values(),
+            self.declared_topics.values(),
+        )
 
     def attach(self, engine: Engine) -> None:
         """Let sends from outside of agents go through this engine."""
@@ -365,7 +370,10 @@ def _record_functions(model: Any) -> tuple[Callable[[bytes], Any], Callable[[Any
         data = parse(raw)
         if not isinstance(data, dict):
             raise TypeError("Expected `object`")
-        return model.from_data(data, preferred_type=model)
+        try:
+            return model.from_data(data, preferred_type=model)
+        except Exception as error:  # a field's own conversion may raise anything
+            raise ValueError(f"not a {model.__name__}") from error
 
     def encode(record: Any) -> bytes:
         return msgspec.json.encode(record.to_representation())

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from engine import recovery
 from engine.record import TP
 from engine.task import Poison, State, Task
-from tables.errors import StoreLocked
+from tables.errors import StoreCorrupted, StoreLocked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -165,13 +165,21 @@ class Assignment:
     async def _bring_up(self, key: TaskKey, task: Task, at: dict[TP, Position | None]) -> None:
         """Steps 2 to 4."""
         async with self._restores:
-            task.open_tables()
-            await recovery.restore(task, at, self._edges.log, self._metrics)
+            try:
+                await self._fill(task, at)
+            except StoreCorrupted as error:
+                log.warning("task %s: %s", task.id, error)
+                task.store.clear()
+                await self._fill(task, at)
         task.start(at)
         del self._coming[key]
         for tp, each in task.inbox.inputs.items():
             self._edges.source.seek(tp, each.received)
         self._edges.source.wake()
+
+    async def _fill(self, task: Task, at: dict[TP, Position | None]) -> None:
+        task.open_tables()
+        await recovery.restore(task, at, self._edges.log, self._metrics)
 
     def raise_failed(self) -> None:
         """Raise what a task raised while it was coming up."""

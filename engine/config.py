@@ -135,6 +135,10 @@ def make(settings: Mapping[str, Any], environ: Mapping[str, str] | None = None) 
         config = msgspec.convert(values, Config, strict=False, dec_hook=_decode_path)
     except msgspec.ValidationError as error:
         raise ConfigError(str(error)) from error
+    if "min_insync" not in values:  # the default is for the default number of replicas
+        config = msgspec.structs.replace(
+            config, min_insync=min(config.min_insync, max(1, config.replicas))
+        )
     return validate(config)
 
 

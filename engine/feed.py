@@ -28,8 +28,8 @@ class Feed:
     """
 
     __slots__ = (
-        "_clock", "_done", "_hold", "_open", "_resume", "_run", "_tick", "_waiter", "busy",
-        "context", "pausing", "quiet",
+        "_clock", "_done", "_due", "_hold", "_open", "_resume", "_run", "_tick", "_waiter", "busy",
+        "context", "handed_over", "pausing", "quiet",
     )  # fmt: skip
 
     def __init__(self, context: Context, clock: Clock, quiet: Callable[[], None]) -> None:
@@ -37,6 +37,7 @@ class Feed:
         self.quiet = quiet
         self.busy = False
         self.pausing = False
+        self.handed_over = False  # what is held was given to the agent: leaving the loop ends it
         self._clock = clock
         self._done: dict[TP, int] = {}
         self._hold: dict[TP, int] = {}
@@ -45,6 +46,7 @@ class Feed:
         self._waiter: asyncio.Future[Any] | None = None
         self._resume: asyncio.Future[None] | None = None
         self._tick: Cancellable | None = None
+        self._due = False  # the tick came while the feed was not waiting
 
     def give(self, run: Run) -> None:
         """Hand the agent its next events; only when it is not busy."""
@@ -88,21 +90,30 @@ class Feed:
 
     async def runs(self) -> AsyncIterator[Run]:
         """Yield whole runs (``stream.batches()``)."""
+        context = self.context
         while True:
-            run = await self._next_run()
-            if run is TICK:
-                continue
-            self.context.run = run
-            self.context.index = len(run) - 1
-            yield run
+            if self._open:  # an earlier iteration was left: what it left of its run
+                assert context.run is not None
+                run = context.run.part(context.index + 1, len(context.run))
+            else:
+                run = await self._next_run()
+                if run is TICK:
+                    continue
+            if len(run):
+                context.run, context.index, self._open = run, len(run) - 1, True
+                yield run
             self._done[run.tp] = run.next_offset
-            self.busy = False
+            self._open = self.busy = False
 
     async def _next_run(self) -> Any:
+        if self._due:
+            self._due, self.busy = False, True
+            return TICK
         if self._run is not None:
             run, self._run = self._run, None
             return run
         self._waiter = asyncio.get_running_loop().create_future()
+        self.busy = False
         self.quiet()
         return await self._waiter
 
@@ -134,13 +145,15 @@ class Feed:
     def release(self) -> None:
         """Let the position move on to what has been dealt with."""
         self._hold.clear()
+        self.handed_over = False
 
     def tick_in(self, delay_ms: float) -> None:
-        """Wake a quiet feed with a tick after ``delay_ms``."""
+        """Give the feed a tick in ``delay_ms``, or once it is quiet again after that."""
         self._tick = self._clock.call_later(delay_ms, self._ticked)
 
     def no_tick(self) -> None:
         """Forget the tick."""
+        self._due = False
         if self._tick is not None:
             self._tick.cancel()
             self._tick = None
@@ -151,3 +164,5 @@ class Feed:
             self.busy = True
             self._waiter.set_result(TICK)
             self._waiter = None
+        else:
+            self._due = True

@@ -8,11 +8,14 @@ stream flows: a join must not depend on which topic the broker happened to send 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from engine.record import TP, Headers, Run
+
+_NO_LIMIT = 1 << 62
 
 Refused = tuple[int, bytes | None, bytes | None, int, Headers]
 """A record for the dead letters: offset, key, value, timestamp (ms), headers with the reason."""
@@ -63,12 +66,23 @@ class Input:
         times = self.queue[0].run.timestamps
         return times[self.start] if times else -1
 
-    def take(self, limit: int, until: int | None = None) -> Piece:
-        """Take up to ``limit`` records of the first piece, with timestamps up to ``until``."""
+    def rank(self) -> tuple[bool, TP]:
+        """Return who goes first at equal timestamps: a table's update, then by topic."""
+        return not self.is_table, self.tp
+
+    def take(self, limit: int, until: int | None = None, below: int | None = None) -> Piece:
+        """Take up to ``limit`` records of the first piece, and at least one.
+
+        Args:
+            until: only those before the first with a later timestamp.
+            below: only those with lower offsets.
+        """
         piece = self.queue[0]
         run, start = piece.run, self.start
         size = len(run)
         stop = min(size, start + limit)
+        if below is not None:
+            stop = min(stop, max(start + 1, bisect_left(run.offsets, below)))
         if until is not None:
             times = run.timestamps[start:stop]
             first_later = next((i for i, time in enumerate(times) if time > until), len(times))
@@ -85,6 +99,13 @@ class Input:
         low = run.offsets[start] if start else -1
         refused = [row for row in piece.refused if low <= row[0] < part.next_offset]
         return Piece(part, refused)
+
+    def room_before(self, offset: int) -> int:
+        """Return how many records can be taken without ``offset``; 1 when it is the next one."""
+        offsets = self.queue[0].run.offsets if self.queue else []
+        if self.start >= len(offsets) or offset < offsets[self.start]:
+            return _NO_LIMIT
+        return max(1, bisect_left(offsets, offset, self.start) - self.start)
 
     def next_offset(self) -> int:
         """Return the offset at which the next piece begins, or would begin."""
@@ -111,13 +132,14 @@ class Inbox:
         ready = [each for each in self.inputs.values() if each.queue]
         if not ready:
             return None
-        if any(each.next_offset() < each.gate for each in self.inputs.values()):
-            tables = [each for each in ready if each.is_table]
-            return tables[0].take(limit) if tables else None
+        gated = [each for each in self.inputs.values() if each.next_offset() < each.gate]
+        if gated:
+            first = next((each for each in gated if each.queue), None)
+            return None if first is None else first.take(limit, below=first.gate)
         if any(not each.queue and not each.caught_up() for each in self.inputs.values()):
             return None
         if len(ready) == 1:
             return ready[0].take(limit)
-        # equal timestamps: the table's update first, then the stream's record
-        ready.sort(key=lambda each: (each.head_time(), not each.is_table, each.tp))
-        return ready[0].take(limit, ready[1].head_time())
+        ready.sort(key=lambda each: (each.head_time(), each.rank()))
+        first, second = ready[:2]
+        return first.take(limit, second.head_time() - (first.rank() > second.rank()))

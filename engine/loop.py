@@ -24,6 +24,7 @@ from engine.errors import (
 )
 from engine.metrics import Metrics
 from engine.task import State
+from tables.errors import StoreCorrupted
 
 if TYPE_CHECKING:
     from engine.config import Config
@@ -137,7 +138,7 @@ class Engine:
             internal += [changelog.sized(part.width) for changelog in logs]
             internal += [topic.dead_letter_topic(part.width) for topic in part.inputs]
             internal += part.outputs
-        await admin.create(internal)
+        await admin.create([*internal, *self.topology.declared])
         names = [*self.topology.topics, *(t.dead_letters for t in self.topology.inputs.values())]
         self._partitions = await admin.partitions(names)
         for part in self.topology.parts:
@@ -315,6 +316,10 @@ class Engine:
         """Count a failure; poison the event once its retries are used up."""
         error, at = task.failure, task.failed_at
         assert error is not None
+        if isinstance(error.cause, StoreCorrupted):  # no fault of the agent's, nor of the event's
+            log.warning("task %s: %s", task.id, error.cause)
+            task.store.clear()
+            return
         self.metrics.agent_failed(error.agent)
         agent = next(n.agent for n in task.part.nodes if n.agent.name == error.agent)
         if at is None or agent.on_error == "stop":

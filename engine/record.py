@@ -44,6 +44,14 @@ class Batch:
     def __len__(self) -> int:
         return len(self.offsets)
 
+    def with_header(self, name: str) -> set[int]:
+        """Return the offsets of the records that have such a header."""
+        return {
+            offset
+            for offset, headers in zip(self.offsets, self.headers, strict=True)
+            if any(key == name for key, _ in headers)
+        }
+
 
 class Run:
     """Decoded records of one partition, as the agents get them.
@@ -101,8 +109,9 @@ class Run:
         part.ends = self.ends and last
         return part
 
-    def only(self, indexes: list[int]) -> Run:
-        """Return just these records, as a run that ends where this one does."""
+    def without(self, offsets: set[int]) -> Run:
+        """Return the run without these records; it ends where this one does."""
+        indexes = [i for i, offset in enumerate(self.offsets) if offset not in offsets]
 
         def keep(column: list[Any]) -> list[Any]:
             return [column[i] for i in indexes]

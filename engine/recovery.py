@@ -4,7 +4,8 @@ Each table goes from the offset that its store knows to the changelog's end: the
 the last stable offset, so that a dead worker's transaction whose marker is still on its way is
 waited for and not missed. Only committed records are applied. Every chunk is written with its
 offset, so a restore that is interrupted goes on where it was. A table that *is* a topic is read up
-to the committed offset; what comes after it is input.
+to where it was at the commit, even if a slower reader of the same topic was behind; what comes
+after it is input.
 
 A store that is ahead of its changelog, or behind its beginning, belongs to another topic: it is
 wiped and restored from the start.
@@ -15,7 +16,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from engine import position
 from engine.record import TP
+from engine.task import TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,7 +97,8 @@ async def _spans(task: Task, committed: dict[TP, Position | None], reader: Log) 
     for tp, table in sourced.items():
         meta_key = f"source:{tp.topic}".encode()
         at = committed.get(tp)
-        end = 0 if at is None else min(at.offset, bounds[tp][1])
+        read = 0 if at is None else position.unpack(at).ahead.get(TABLE, at.offset)
+        end = min(read, bounds[tp][1])
         spans.append(_Span(tp, table, meta_key, min(_known(task, meta_key), end), end))
     if any(_foreign(span, bounds[span.tp]) for span in spans):
         log.warning("task %s: its store does not fit the changelogs; restoring anew", task.id)

@@ -19,7 +19,8 @@ def result_writer(table: TableHandle, outbox: Outbox, *, with_window: bool) -> E
     if table.emitter is None:
         return None
     topic, into = table.emitter.topic, table.emitter.into
-    key_field, encode_key = topic.contract.key_field, table.key.encode
+    key_field = topic.contract.key_field
+    encode_key = topic.encode_key if table.key_type is None else table.key.encode
     encode, encode_key_field = topic.encode_value, topic.encode_key
     put = outbox.lane(topic.name).put
 

@@ -121,15 +121,15 @@ class Stream:
                 Kafka Streams, a null value is dropped by both, a null key by ``inner``.
         """
         if how not in {"inner", "left"}:
-            raise ValueError(f"join(how={how!r}): a stream-table join is 'inner' or 'left'")
+            raise ConfigError(f"join(how={how!r}): a stream-table join is 'inner' or 'left'")
 
         async def source() -> AsyncIterator[Any]:
             async for value in self._source():
                 if value is TICK:
                     yield value
                 elif value is not None:
-                    key = self._key()
-                    row = None if key is None else table.get(key)
+                    raw = self._feed.context.source_key()
+                    row = None if raw is None else table.get(table.key.decode(raw))
                     if row is not None or how == "left":
                         yield value, row
 
@@ -143,6 +143,8 @@ class Stream:
 
         async def source() -> AsyncIterator[Any]:
             feed = self._feed
+            if feed.handed_over:  # the loop was left with a chunk in hand: that is done
+                feed.release()
             taken: list[Any] = []
             async for value in self._source():
                 if value is not TICK:
@@ -155,10 +157,9 @@ class Stream:
                 feed.no_tick()
                 if taken:
                     chunk, taken = taken, []
+                    feed.handed_over = True
                     yield chunk
                     feed.release()
-                if value is TICK:
-                    feed.busy = False
 
         return self._view(source)
 
@@ -245,6 +246,11 @@ class Probe(Stream):
     def _moved(self, move: Move) -> Stream:
         self.move = move
         return self
+
+    @property
+    def current_event(self) -> None:
+        """There is no event before the loop."""
+        return
 
 
 class ProbedError(Exception):

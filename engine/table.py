@@ -15,7 +15,7 @@ from engine.context import context_for, current
 from engine.contracts.contract import Contract
 from engine.errors import ConfigError
 from engine.topic import Topic, TopicConfig
-from tables.codec import Codec, key_codec, value_codec
+from tables.codec import TEXT_KEYS, Codec, key_codec, value_codec
 from tables.session import Gap, Session, SessionPartition
 from tables.table import KeyedPartition
 from tables.window import Aggregate, WindowPartition, Windows
@@ -129,8 +129,8 @@ class Table(TableHandle):
         super().__init__(name, **options)
         self.default = default
         if self.source is not None:
-            self.key = self.source.key
             self.key_type = self.source.contract.key_type
+            self.key = TEXT_KEYS if self.key_type is None else self.source.key
             self.value_type = self.source.contract.value_type
 
     def open(self, store: Store, emit: Emit | None) -> KeyedPartition:
@@ -328,12 +328,12 @@ class WindowSet:
         return self.fold(lambda value, _: change(value), None)
 
     def current(self) -> Any:
-        """Return the value in the latest window of the event's time, or None."""
-        return self._partition.get(self._key, self._ts)
+        """Return the value in the latest window of the event's time, or the table's default."""
+        return self._partition.value(self._key, self._ts)
 
     def now(self) -> Any:
-        """Return the value in the latest window of the stream's time, or None."""
-        return self._partition.get(self._key, self._partition.stream_time)
+        """Return the value in the latest window of the stream's time, or the table's default."""
+        return self._partition.value(self._key, self._partition.stream_time)
 
     def value(self) -> Any:
         """Return what :meth:`current` does (Faust's name)."""

@@ -228,10 +228,10 @@ class Task:
             rejects.dead_letter(topic, batch, index, violation)
             for index, violation in checked.broken
         ]
-        if self._end_marks and refused:
-            ends = {row[0] for row in refused if any(name == END_MARK for name, _ in row[4])}
-            run.ends = bool(ends)
-            refused = [row for row in refused if row[0] not in ends]
+        if self._end_marks and (marks := batch.with_header(END_MARK)):
+            run = run.without(marks)  # a null value: some contracts refuse it, others do not
+            run.ends = True
+            refused = [row for row in refused if row[0] not in marks]
         self.inbox.inputs[batch.tp].add(Piece(run, refused))
         self._metrics.received(batch.tp.topic, len(run), checked)
 
@@ -244,11 +244,21 @@ class Task:
         if self.state is not State.RUNNING or any(r.feed.busy for r in self._runners):
             return 0
         self._finish()
-        piece = self.inbox.next(limit)
+        piece = self.inbox.next(self._alone(limit))
         if piece is None:
             return 0
         self._begin(piece)
         return len(piece.run) + len(piece.refused) or 1
+
+    def _alone(self, limit: int) -> int:
+        """Return a limit so that a poisoned event is a piece of its own.
+
+        Its dead letter must be committed with its own position, not with those before it.
+        """
+        for poison in self._poison:
+            if poison.tp in self.inbox.inputs:
+                limit = min(limit, self.inbox.inputs[poison.tp].room_before(poison.offset))
+        return limit
 
     def _begin(self, piece: Piece) -> None:
         """Bring one piece into the task: dead letters, tables that are topics, agents."""
@@ -319,8 +329,7 @@ class Task:
             headers = rejects.failure_headers(topic, run, i, error)
             home = self.partition % lane.partitioner.partitions
             lane.put(run.keys[i], run.values[i], run.timestamps[i], headers, partition=home)
-        keep = [*range(i), *range(i + 1, len(run))]
-        return run.only(keep)
+        return run.without({poison.offset})
 
     def close_windows(self) -> None:
         """Close every window and session: the input has ended."""
@@ -433,5 +442,8 @@ class Task:
         meta += [(f"source:{tp.topic}".encode(), b"%d" % at.offset)
                  for tp, at in cut.positions.items()]  # fmt: skip
         self.store.write({**cut.store, "headrace.meta": meta})
+        for poison in list(self._poison):
+            if poison.tp in cut.positions and poison.offset < cut.positions[poison.tp].offset:
+                del self._poison[poison]
         for partition in self.tables.values():
             partition.committed()

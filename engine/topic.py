@@ -8,7 +8,7 @@ import msgspec
 
 from engine.contracts.contract import Contract
 from engine.record import Run
-from tables.codec import key_codec
+from tables.codec import RAW_KEYS, key_codec
 
 if TYPE_CHECKING:
     from engine.contracts.contract import Checked
@@ -48,7 +48,7 @@ class Topic:
         self.contract = contract
         self.config = config or TopicConfig()
         self.internal = internal
-        self.key = key_codec(contract.key_type)
+        self.key = RAW_KEYS if contract.key_type is None else key_codec(contract.key_type)
         self.send_outside: Any = None  # set by the app: how to send when no agent is running
 
     def __repr__(self) -> str:
@@ -85,10 +85,23 @@ class Topic:
         columns = (batch.offsets, batch.timestamps, batch.keys, batch.values, batch.headers)
         if kept is not None:
             columns = tuple([column[i] for i in kept] for column in columns)  # type: ignore[assignment]
-        event_time = self.contract.event_time
-        times = columns[1] if event_time is None else list(map(event_time, checked.events))
+        times = self._times(checked.events, columns[3], columns[1])
         run = Run(batch.tp, checked.events, times, *columns, next_offset=batch.next_offset)
         return run, checked
+
+    def _times(
+        self, events: list[Any], values: list[bytes | None], timestamps: list[int]
+    ) -> list[int]:
+        """Return the events' times (ms); a tombstone has no event to ask, only its record's."""
+        event_time = self.contract.event_time
+        if event_time is None:
+            return timestamps
+        if self.contract.null_values and None in values:
+            return [
+                timestamp if event is None else event_time(event)
+                for event, timestamp in zip(events, timestamps, strict=True)
+            ]
+        return list(map(event_time, events))
 
     async def send(
         self,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import types
+import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from engine.errors import ConfigError
 from engine.stream import Move
 from engine.table import TableHandle
 from engine.topic import Topic
+from tables.codec import TEXT_KEYS
 
 
 class Node(msgspec.Struct, frozen=True):
@@ -69,9 +71,14 @@ class SubTopology(msgspec.Struct, frozen=True):
 
 
 class Topology(msgspec.Struct, frozen=True):
-    """All sub-topologies of an app."""
+    """All sub-topologies of an app.
+
+    Attributes:
+        declared: the app's topics: an agent may send to one that is nobody's input or sink.
+    """
 
     parts: tuple[SubTopology, ...]
+    declared: tuple[Topic, ...] = ()
 
     @property
     def inputs(self) -> dict[str, Topic]:
@@ -80,8 +87,8 @@ class Topology(msgspec.Struct, frozen=True):
 
     @property
     def topics(self) -> dict[str, Topic]:
-        """Every topic that is read or written, changelogs too, dead letters not."""
-        found = dict(self.inputs)
+        """Every topic that is or may be read or written, changelogs too, dead letters not."""
+        found = {topic.name: topic for topic in self.declared} | self.inputs
         for part in self.parts:
             found |= {topic.name: topic for topic in part.outputs}
             found |= {t.changelog.name: t.changelog for t in part.tables if t.changelog is not None}
@@ -99,7 +106,7 @@ class Topology(msgspec.Struct, frozen=True):
             if len(set(widths.values())) > 1:
                 raise ConfigError(not_co_partitioned(part, widths))
             parts.append(msgspec.structs.replace(part, width=next(iter(widths.values()))))
-        return Topology(tuple(parts))
+        return Topology(tuple(parts), self.declared)
 
 
 def not_co_partitioned(part: SubTopology, widths: Mapping[str, int]) -> str:
@@ -115,7 +122,12 @@ def not_co_partitioned(part: SubTopology, widths: Mapping[str, int]) -> str:
     )
 
 
-def build(app_id: str, agents: Sequence[Agent], tables: Iterable[TableHandle]) -> Topology:
+def build(
+    app_id: str,
+    agents: Sequence[Agent],
+    tables: Iterable[TableHandle],
+    topics: Iterable[Topic] = (),
+) -> Topology:
     """Find the sub-topologies of an app."""
     handles = tuple(tables)
     nodes = [node for agent in agents for node in _nodes(app_id, agent, handles)]
@@ -127,7 +139,7 @@ def build(app_id: str, agents: Sequence[Agent], tables: Iterable[TableHandle]) -
         for table in held:
             table.name_changelog(app_id)
         parts.append(SubTopology(f"{number}", tuple(members), tuple(held), tuple(inputs.values())))
-    return Topology(tuple(parts))
+    return Topology(tuple(parts), tuple(topics))
 
 
 def _nodes(app_id: str, agent: Agent, tables: Sequence[TableHandle]) -> list[Node]:
@@ -146,11 +158,24 @@ def _nodes(app_id: str, agent: Agent, tables: Sequence[TableHandle]) -> list[Nod
 def _between(app_id: str, agent: Agent, move: Move) -> Topic:
     """Name the internal topic of a ``group_by``; it carries what the agent's own topic does."""
     contract: Contract = agent.topics[0].contract
-    return Topic(
+    kind = _type_of(contract.value_type, move.name)
+    topic = Topic(
         f"{app_id}-{agent.name}-{move.name}-repartition",
-        msgspec.structs.replace(contract, key_type=str, key_field=None, rules=()),
+        msgspec.structs.replace(contract, key_type=kind, key_field=None, rules=()),
         internal=True,
     )
+    if kind is None:
+        topic.key = TEXT_KEYS
+    return topic
+
+
+def _type_of(value_type: Any, field: str) -> Any:
+    """Return str, int or bytes where the field is declared as one of them, else None."""
+    try:
+        kind = typing.get_type_hints(value_type).get(field)
+    except (TypeError, NameError, AttributeError):  # no class, or a name that is not to be found
+        return None
+    return kind if kind in {str, int, bytes} else None
 
 
 def _groups(

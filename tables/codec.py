@@ -46,10 +46,32 @@ def _encode_int(key: int) -> bytes:
     return b"%d" % key
 
 
+_encode_any = msgspec.msgpack.Encoder().encode
 _decode_any = msgspec.msgpack.Decoder().decode
 _STR: Codec[str] = Codec(str.encode, bytes.decode)
 _INT: Codec[int] = Codec(_encode_int, _decode_int)
 _BYTES: Codec[bytes] = Codec(_encode_bytes, _encode_bytes)
+
+
+def _encode_text(key: str | int | bytes) -> bytes:
+    if type(key) is str:
+        return key.encode()
+    if type(key) is bytes:
+        return key
+    if isinstance(key, int):
+        return b"%d" % key
+    raise TypeError(f"a key must be text, a number or bytes here, not {type(key).__name__}")
+
+
+def _encode_raw(key: Any) -> bytes:
+    return _encode_text(key) if isinstance(key, str | int | bytes) else _encode_any(key)
+
+
+TEXT_KEYS: Codec[Any] = Codec(_encode_text, bytes.decode)
+"""For keys whose type nobody has declared, in bytes that others use too; they come back as text."""
+
+RAW_KEYS: Codec[Any] = Codec(_encode_raw, _encode_bytes)
+"""The same bytes, and they come back as bytes: what Faust does for a topic without a key type."""
 
 
 def key_codec(key_type: Any = None) -> Codec[Any]:

@@ -156,6 +156,11 @@ class WindowPartition:
         assert reduce is not None, f"table {self.family} has no reduce function"
         self.fold(key, ts, reduce, event)
 
+    def value(self, key: Any, ts: int) -> Any:
+        """Return what :meth:`get` does, or an empty value that is kept nowhere."""
+        value = self.get(key, ts)
+        return self._aggregate.initial() if value is None else value
+
     def fold(self, key: Any, ts: int, change: Callable[[Any, Any], Any], other: Any) -> None:
         """Set the value to ``change(value, other)`` in each window of ``ts`` that is still open.
 

@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import operator
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import msgspec
+
+from tables.codec import key_codec
 
 Severity = Literal["error", "warning"]
 
@@ -146,7 +149,11 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
                 else:
                     broken.append((index, violation_of(value, error)))
         if self.key_required and None in keys:
-            _refuse_null_keys(keys, events, broken)
+            without = [index for index, key in enumerate(keys) if key is None]
+            _refuse_keys(without, _NO_KEY, events, broken)
+        foreign = _foreign_keys(self.key_type, keys)
+        if foreign:
+            _refuse_keys(foreign, _FOREIGN_KEY, events, broken)
         checked = Checked(events, broken=broken)
         if broken:
             refused = {index for index, _ in broken}
@@ -157,17 +164,42 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
         return checked
 
 
-def _refuse_null_keys(
-    keys: Sequence[bytes | None], events: list[Any], broken: list[tuple[int, Violation]]
+_NO_KEY = Violation("key.required", "key", "the record has no key")
+_FOREIGN_KEY = Violation("key.type", "key", "the key is not of its type")
+
+
+def _foreign_keys(key_type: Any, keys: Sequence[bytes | None]) -> list[int]:
+    """Return the indexes of the keys that cannot be decoded."""
+    if key_type is None or key_type is bytes:
+        return []
+    if key_type is str:
+        try:
+            b"\0".join(filter(None, keys)).decode()  # all at once: it is nearly always so
+        except UnicodeDecodeError:
+            pass
+        else:
+            return []
+    decode = key_codec(key_type).decode
+    foreign = []
+    for index, key in enumerate(keys):
+        try:
+            if key is not None:
+                decode(key)
+        except ValueError:
+            foreign.append(index)
+    return foreign
+
+
+def _refuse_keys(
+    guilty: list[int], violation: Violation, events: list[Any], broken: list[tuple[int, Violation]]
 ) -> None:
-    """Take the events without a key out again, and name their fault."""
+    """Take the events with these indexes out again, and name their fault, if it is their first."""
     refused = {index for index, _ in broken}
-    alive = [index for index in range(len(keys)) if index not in refused]
-    events[:] = [
-        event for index, event in zip(alive, events, strict=True) if keys[index] is not None
-    ]
-    violation = Violation("key.required", "key", "the record has no key")
-    broken.extend((index, violation) for index in alive if keys[index] is None)
+    found = [index for index in guilty if index not in refused]
+    skipped = sorted(refused)
+    for index in reversed(found):
+        del events[index - bisect_left(skipped, index)]
+    broken.extend((index, violation) for index in found)
     broken.sort(key=operator.itemgetter(0))
 
 
@@ -208,11 +240,13 @@ def _same(value: bytes) -> bytes:
     return value
 
 
-_AT = re.compile(r" - at `\$?\.?([^`]*)`$")
+_AT = re.compile(r" - at (`key` in )?`\$?\.?([^`]*)`$")
 _MISSING = re.compile(r"missing required field `([^`]+)`")
+_INDEX = re.compile(r"\[\d+\]")
 _KINDS = (
     ("missing required field", "required"),
     ("Invalid enum value", "enum"),
+    ("Invalid value", "enum"),
     ("matching regex", "pattern"),
     ("of length", "length"),
     ("out of range", "range"),
@@ -220,6 +254,12 @@ _KINDS = (
     ("that's a", "range"),
     ("unknown field", "unknown"),
 )
+_MESSAGES = {
+    "enum": "not one of the allowed values",
+    "unknown": "has a field that is not declared",
+    "check": "refused by a check of its type",
+}
+"""Said instead of msgspec's text, which would name the value."""
 
 
 def violation_of(value: bytes | None, error: BaseException) -> Violation:
@@ -227,21 +267,34 @@ def violation_of(value: bytes | None, error: BaseException) -> Violation:
     if value is None:
         return Violation("value.required", "value", "the record has no value")
     if not isinstance(error, msgspec.ValidationError):
-        what = "nested too deeply" if isinstance(error, RecursionError) else "not valid JSON"
-        return Violation("json", "", what if not isinstance(error, UnicodeError) else "not UTF-8")
+        return _unreadable(error)
     text = str(error)
     at = _AT.search(text)
-    field = at.group(1) if at else ""
+    field = at.group(2) + ("[key]" if at.group(1) else "") if at else ""
     missing = _MISSING.search(text)
     if missing:
         field = f"{field}.{missing.group(1)}" if field else missing.group(1)
-    kind = next((kind for mark, kind in _KINDS if mark in text), None)
-    if kind is None:
-        kind = "range" if re.search(r"(<|>)=? ", text) else "type"
-    message = _AT.sub("", text)
-    if kind == "enum":
-        message = "not one of the allowed values"  # msgspec would name the value
-    return Violation(f"{field}.{kind}" if field else f"value.{kind}", field, message)
+    kind = _kind(text) if error.__cause__ is None else "check"  # e.g. raised by __post_init__
+    place = _INDEX.sub("[...]", field) or "value"  # rules are few: they name metrics
+    return Violation(f"{place}.{kind}", field, _MESSAGES.get(kind) or _AT.sub("", text))
+
+
+def _unreadable(error: BaseException) -> Violation:
+    """Name the rule for a value that is not JSON, or that a decoder of another kind refuses."""
+    if isinstance(error, RecursionError):
+        return Violation("json", "", "nested too deeply")
+    if isinstance(error, UnicodeError):
+        return Violation("json", "", "not UTF-8")
+    if isinstance(error, msgspec.DecodeError):
+        return Violation("json", "", "not valid JSON")
+    return Violation("value.type", "", "does not fit its type")
+
+
+def _kind(text: str) -> str:
+    for mark, kind in _KINDS:
+        if mark in text:
+            return kind
+    return "range" if re.search(r"(<|>)=? ", text) else "type"
 
 
 def structural_rules(value_type: Any) -> tuple[Rule, ...]:

@@ -126,7 +126,9 @@ class Driver:
         self._engine = None
 
     def _run(self, work: Any) -> Any:
-        assert self._runner is not None, "use the Driver in a with statement"
+        if self._runner is None:
+            work.close()
+            raise ConfigError("use the Driver in a with statement")
         try:
             asyncio.get_running_loop()
         except RuntimeError:
