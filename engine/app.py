@@ -46,6 +46,8 @@ _FAUST_NAMES = {
 class EngineService(Service):  # type: ignore[misc]
     """The engine as a service of the app: starts with it, stops with it, crashes it."""
 
+    mundane_level = "debug"
+
     def __init__(self, app: App, **options: Any) -> None:
         self.app = app
         self._work: asyncio.Future[None] | None = None
@@ -97,6 +99,7 @@ class App(faust.App):  # type: ignore[misc]
     """
 
     BootStrategy = Boot
+    mundane_level = "debug"
 
     def __init__(self, id: str, *, broker: Any = None, **settings: Any) -> None:  # noqa: A002
         known = {field.name for field in msgspec.structs.fields(configuration.Config)}
