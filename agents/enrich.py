@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from agents.app import app, options
-from agents.contracts import ENRICHED_EVENTS, RAW_EVENTS, USER_PROFILES, EnrichedEvent, Profile, RawEvent
+from agents.contracts import (
+    ENRICHED_EVENTS,
+    RAW_EVENTS,
+    USER_PROFILES,
+    EnrichedEvent,
+    Profile,
+    RawEvent,
+)
 from engine import Stream
 
 DAY_MS = 86_400_000

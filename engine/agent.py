@@ -57,6 +57,7 @@ class Agent:
         self.__wrapped__ = fun
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function itself, as if it were not decorated."""
         return self.fun(*args, **kwargs)
 
     def __repr__(self) -> str:
@@ -203,7 +204,7 @@ class Runner:
                     await answer
 
     async def _emit_all(self, results: AsyncIterator[Any], topic: Topic, outbox: Outbox) -> None:
-        """Do what :meth:`_collect` does for the usual case: one topic, everything looked up once."""
+        """Do what :meth:`_collect` does for the usual case: one topic, looked up once."""
         context = self.context
         put = outbox.lane(topic.name).put
         encode, encode_key, key_field = (

@@ -60,7 +60,7 @@ class Context:
             return "no event"
         return f"{self.run.tp}@{self.run.offsets[self.index]}"
 
-    def emit(  # noqa: PLR0913
+    def emit(
         self,
         topic: Topic,
         key: bytes | None,

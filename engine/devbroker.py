@@ -96,11 +96,11 @@ _KAFKA_SETTINGS: Final = MappingProxyType(
 )
 
 
-class BrokerUnavailable(RuntimeError):  # noqa: N818 - a state of the machine
+class BrokerUnavailable(RuntimeError):
     """No broker can be started on this machine; the message says what would change that."""
 
 
-class BrokerFailed(RuntimeError):  # noqa: N818 - says it already
+class BrokerFailed(RuntimeError):
     """A broker was started and did not come up; the message ends with its log's last lines."""
 
 

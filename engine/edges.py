@@ -163,4 +163,3 @@ class Edges(NamedTuple):
     admin: Admin
     open_store: Callable[[str, Collection[str]], Store]
     """Takes a task's id and its families."""
-    wipe_store: Callable[[str], None]

@@ -133,9 +133,8 @@ class Engine:
         self.topology = self.topology.measured(self._partitions)
         internal = []
         for part in self.topology.parts:
-            for table in part.tables:
-                if table.changelog is not None:
-                    internal.append(table.changelog.sized(part.width))
+            logs = [table.changelog for table in part.tables if table.changelog is not None]
+            internal += [changelog.sized(part.width) for changelog in logs]
             internal += [topic.dead_letter_topic(part.width) for topic in part.inputs]
             internal += part.outputs
         await admin.create(internal)
@@ -165,7 +164,9 @@ class Engine:
                 await self.checkpoint.begin(self.assignment.working(), wait_s=5.0)
                 await self.checkpoint.landed()
         except (TimeoutError, BrokerError, CommitRefused, CommitUnknown, RecordRefused) as error:
-            log.warning("the last commit failed (%s); its work is done again by the next owner", error)
+            log.warning(
+                "the last commit failed (%s); its work is done again by the next owner", error
+            )
 
     async def close(self) -> None:
         """Leave: tasks first, then the group, then the connections."""
@@ -301,9 +302,7 @@ class Engine:
     async def _answer_agents(self) -> None:
         """Roll the tasks whose agents raised back to the last commit; decide about the events."""
         failed = {
-            key: task
-            for key, task in self.assignment.tasks.items()
-            if task.state is State.FAILED
+            key: task for key, task in self.assignment.tasks.items() if task.state is State.FAILED
         }
         for task in failed.values():
             self._judge(task)

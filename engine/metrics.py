@@ -26,7 +26,9 @@ class Metrics:
         def gauge(name: str, text: str, *labels: str) -> prometheus.Gauge:
             return prometheus.Gauge(f"headrace_{name}", text, labels, registry=self.registry)
 
-        self._received = counter("records_received_total", "Records that met their contract", "topic")
+        self._received = counter(
+            "records_received_total", "Records that met their contract", "topic"
+        )
         self._broken = counter(
             "records_broken_total", "Records that broke their contract", "topic", "rule"
         )

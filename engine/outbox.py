@@ -1,7 +1,7 @@
 """What a task has emitted and not yet committed: encoded records, one list a partition.
 
-Nothing is sent before the commit. The transaction is then short (it opens when everything in it is
-known), a task that is not ready can be left out of it, and dropping a task's work is dropping lists.
+Nothing is sent before the commit. The transaction is then short (it opens when everything in it
+is known), a task that is not ready can be left out of it, and dropping work is dropping lists.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Lane:
         self.partitioner = Partitioner(partitions)
         self.rows: list[list[Output]] = [[] for _ in range(partitions)]
 
-    def put(  # noqa: PLR0913
+    def put(
         self,
         key: bytes | None,
         value: bytes | None,

@@ -103,12 +103,14 @@ class Run:
 
     def only(self, indexes: list[int]) -> Run:
         """Return just these records, as a run that ends where this one does."""
-        columns = (
-            self.events, self.times, self.offsets, self.timestamps, self.keys, self.values,
-            self.headers,
+
+        def keep(column: list[Any]) -> list[Any]:
+            return [column[i] for i in indexes]
+
+        run = Run(
+            self.tp, keep(self.events), keep(self.times), keep(self.offsets), keep(self.timestamps),
+            keep(self.keys), keep(self.values), keep(self.headers), self.next_offset,
         )  # fmt: skip
-        kept = ([column[i] for i in indexes] for column in columns)  # type: ignore[index]
-        run = Run(self.tp, *kept, self.next_offset)  # type: ignore[arg-type]
         run.ends = self.ends
         return run
 

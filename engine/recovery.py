@@ -74,9 +74,7 @@ async def restore(
     return done
 
 
-async def _spans(
-    task: Task, committed: dict[TP, Position | None], reader: Log
-) -> list[_Span]:
+async def _spans(task: Task, committed: dict[TP, Position | None], reader: Log) -> list[_Span]:
     """Find out what each table lacks."""
     logged = {
         TP(table.changelog.name, task.partition): table
@@ -122,9 +120,7 @@ def _foreign(span: _Span, bounds: tuple[int, int]) -> bool:
 def _apply(task: Task, span: _Span, batch: Batch) -> int:
     """Write one batch of a changelog, or of a table's topic, to the store."""
     changes: list[Change] = [
-        (key, value)
-        for key, value in zip(batch.keys, batch.values, strict=True)
-        if key is not None
+        (key, value) for key, value in zip(batch.keys, batch.values, strict=True) if key is not None
     ]
     if span.table.source is not None:
         run, _ = span.table.source.decode(batch)

@@ -46,8 +46,8 @@ class Feed:
     """
 
     __slots__ = (
-        "_clock", "_done", "_hold", "_open", "_resume", "_run", "_tick", "_waiter", "busy", "context",
-        "pausing", "quiet",
+        "_clock", "_done", "_hold", "_open", "_resume", "_run", "_tick", "_waiter", "busy",
+        "context", "pausing", "quiet",
     )  # fmt: skip
 
     def __init__(self, context: Context, clock: Clock, quiet: Callable[[], None]) -> None:
@@ -94,6 +94,7 @@ class Feed:
                     continue
                 context.run, index, self._open = run, 0, True
             run = context.run
+            assert run is not None
             for event in run.events[index:] if index else run.events:
                 context.index = index
                 yield event
@@ -173,15 +174,13 @@ class Feed:
 class Stream:
     """Faust's stream, on a :class:`Feed`. Views share the feed, so they can be stacked."""
 
-    def __init__(
-        self, feed: Feed, decode_key: Callable[[bytes], Any], source: Any = None
-    ) -> None:
+    def __init__(self, feed: Feed, decode_key: Callable[[bytes], Any], source: Any = None) -> None:
         self._feed = feed
         self._decode_key = decode_key
         self._source = source or feed.values
 
     def __aiter__(self) -> AsyncIterator[Any]:
-        return self._source()  # type: ignore[no-any-return]
+        return self._source()
 
     def _view(self, source: Callable[[], AsyncIterator[Any]]) -> Stream:
         return Stream(self._feed, self._decode_key, source)
@@ -250,7 +249,9 @@ class Stream:
 
         return self._view(source)
 
-    add_processor = map
+    def add_processor(self, fun: Callable[[Any], Any]) -> Stream:
+        """Do what :meth:`map` does (Faust's name)."""
+        return self.map(fun)
 
     def join(self, table: Any, *, how: str = "inner") -> Stream:
         """Yield (value, row): the row that ``table`` holds for the record's key at this moment.
@@ -354,7 +355,7 @@ class Move(NamedTuple):
     topic: Topic | None
 
 
-class NotMoved(Exception):  # noqa: N818  (it is a signal between Probe and the topology)
+class NotMoved(Exception):
     """An agent asked for a move that the topology had not found when it probed the agent."""
 
     def __init__(self, move: Move) -> None:
@@ -374,7 +375,7 @@ class Probe(Stream):
     def __aiter__(self) -> AsyncIterator[Any]:
         raise ProbedError
 
-    def _view(self, source: Any) -> Stream:  # noqa: ARG002
+    def _view(self, source: Any) -> Stream:
         return self
 
     def batches(self) -> AsyncIterator[list[Any]]:
@@ -415,10 +416,10 @@ class BeforeMove(Stream):
 class AfterMove(Stream):
     """An agent's stream from its move on: views before it were taken by :class:`BeforeMove`."""
 
-    def _view(self, source: Any) -> Stream:  # noqa: ARG002
+    def _view(self, source: Any) -> Stream:
         return self
 
-    def _moved(self, move: Move) -> Stream:  # noqa: ARG002
+    def _moved(self, move: Move) -> Stream:
         return Stream(self._feed, self._decode_key)
 
 

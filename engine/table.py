@@ -57,7 +57,7 @@ class TableHandle:
 
     kind: Kind = "keyed"
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         name: str,
         *,
@@ -120,7 +120,7 @@ class Table(TableHandle):
             self.key_type = self.source.contract.key_type
             self.value_type = self.source.contract.value_type
 
-    def open(self, store: Store, emit: Emit | None) -> KeyedPartition:  # noqa: ARG002
+    def open(self, store: Store, emit: Emit | None) -> KeyedPartition:
         """Return this table's partition on a task's store."""
         value: Codec[Any] = (
             value_codec(self.value_type)
@@ -238,8 +238,8 @@ class WindowedTable(TableHandle):
         sink: Topic | None = None,
         emit: Emission = "final",
         into: Callable[[Any, Window, Any], Any] | None = None,
-        expires: Any = None,  # noqa: ARG002  (Faust's; here a window goes when it has closed)
-        key_index: bool = False,  # noqa: ARG002  (Faust's; there is always one here)
+        expires: Any = None,
+        key_index: bool = False,
     ) -> None:
         super().__init__(
             table.name,

@@ -11,10 +11,10 @@
        │                                ▼       ▼
        └──────────────────────────────► CLOSED ◄┘     close(), from anywhere
 
-RUNNING takes pieces from the inbox and gives them to the agents when the loop says so; HOLDING finishes the events in
-hand and takes no more (a rebalance, a cut); FAILED waits for the worker, which drops the task and
-makes a new one from the committed state. There is no way back from FAILED or CLOSED: what a task
-holds in memory is worth nothing once it is in doubt.
+RUNNING takes pieces from the inbox and gives them to the agents, when the loop says so; HOLDING
+finishes the events in hand and takes no more (a rebalance, a cut); FAILED waits for the worker,
+which drops the task and makes a new one from the committed state. There is no way back from FAILED
+or CLOSED: what a task holds in memory is worth nothing once it is in doubt.
 """
 
 from __future__ import annotations

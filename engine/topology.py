@@ -7,9 +7,10 @@ of partitions, or equal keys would not meet.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -190,34 +191,31 @@ def tables_used_by(agent: Agent, tables: Sequence[TableHandle]) -> tuple[TableHa
     known = {id(table): table for table in tables}
     found: dict[int, TableHandle] = {id(table): table for table in agent.tables}
     seen: set[int] = set()
-
-    def look(value: Any, names: set[str], module: str) -> None:
-        if id(value) in known:
-            found[id(value)] = known[id(value)]
-        elif isinstance(value, types.ModuleType):
-            for name in names:
-                attribute = getattr(value, name, None)
-                if id(attribute) in known:
-                    found[id(attribute)] = known[id(attribute)]
-        elif inspect.isfunction(value) and value.__module__ == module:
-            scan(value)
-
-    def scan(fun: Any) -> None:
+    waiting = [agent.fun]
+    while waiting:
+        fun = waiting.pop()
         if id(fun) in seen or not hasattr(fun, "__code__"):
-            return
+            continue
         seen.add(id(fun))
-        names = _names(fun.__code__)
-        for name in names:
-            if name in fun.__globals__:
-                look(fun.__globals__[name], names, fun.__module__)
-        for cell in fun.__closure__ or ():
-            try:
-                look(cell.cell_contents, names, fun.__module__)
-            except ValueError:  # a cell that is not filled yet
-                continue
-
-    scan(agent.fun)
+        for value in _mentioned(fun):
+            if id(value) in known:
+                found[id(value)] = known[id(value)]
+            elif inspect.isfunction(value) and value.__module__ == fun.__module__:
+                waiting.append(value)
     return tuple(found.values())
+
+
+def _mentioned(fun: Any) -> Iterator[Any]:
+    """Yield the objects that a function's code can name: globals, closure, module attributes."""
+    names = _names(fun.__code__)
+    values = [fun.__globals__[name] for name in names if name in fun.__globals__]
+    for cell in fun.__closure__ or ():
+        with contextlib.suppress(ValueError):  # a cell that is not filled yet
+            values.append(cell.cell_contents)
+    for value in values:
+        yield value
+        if isinstance(value, types.ModuleType):
+            yield from (getattr(value, name, None) for name in names)
 
 
 def _names(code: types.CodeType) -> set[str]:

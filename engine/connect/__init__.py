@@ -1,0 +1,1 @@
+"""Sources outside of Kafka: files, line by line."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from engine.edges import Transaction
 from engine.errors import BrokerError, CommitUnknown
-from engine.kafka.producer import PlainOutlet
+from engine.kafka.plain import PlainOutlet
 from engine.partitioner import Partitioner
 from engine.record import TP
 from engine.task import END_MARK

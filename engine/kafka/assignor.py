@@ -104,6 +104,4 @@ def balance(
 
 def assignor_for(groups: Iterable[Iterable[str]]) -> type[TaskAssignor]:
     """Return an assignor class of one consumer's own."""
-    return type(
-        "TaskAssignor", (TaskAssignor,), {"groups": tuple(map(tuple, groups)), "owned": []}
-    )
+    return type("TaskAssignor", (TaskAssignor,), {"groups": tuple(map(tuple, groups)), "owned": []})

@@ -35,13 +35,13 @@ if TYPE_CHECKING:
 POSITIONS_TIMEOUT_S = 60.0
 
 
-class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
+class _Listener(ConsumerRebalanceListener):
     """Passes aiokafka's callbacks on. They must not raise: aiokafka would swallow it."""
 
     def __init__(self, source: KafkaSource) -> None:
         self._source = source
 
-    async def on_partitions_revoked(self, revoked: Any) -> None:  # noqa: ARG002
+    async def on_partitions_revoked(self, revoked: Any) -> None:
         """Before a rebalance, or after having been thrown out of the group."""
         await self._source._revoked()
 
@@ -176,8 +176,8 @@ class KafkaSource:
             return  # parked: the engine has not sought it yet
         except OffsetOutOfRangeError as error:
             raise ConfigError(
-                f"{tp}: the committed position is not in the topic any more (deleted by retention, "
-                f"or the topic was created anew). Decide what to lose: set the group's offsets with "
+                f"{tp}: the committed position is not in the topic any more (retention, or "
+                f"the topic was created anew). Decide what to lose: set the group's offsets with "
                 f"`kafka-consumer-groups --group {self._config.id} --reset-offsets`, then restart"
             ) from error
         except KafkaError as error:
@@ -218,7 +218,9 @@ class KafkaSource:
         topics: dict[str, list[int]] = {}
         for tp in tps:
             topics.setdefault(tp.topic, []).append(tp.partition)
-        asked = [(topic, partitions, {}) for topic, partitions in topics.items()]
+        asked: list[tuple[str, list[int], dict[int, bytes]]] = [
+            (topic, partitions, {}) for topic, partitions in topics.items()
+        ]
         attempt = 0
         while True:
             await coordinator.ensure_coordinator_known()

@@ -13,7 +13,8 @@ from engine.errors import ConfigError
 from engine.kafka.admin import KafkaAdmin
 from engine.kafka.consumer import KafkaSource
 from engine.kafka.log import KafkaLog
-from engine.kafka.producer import KafkaOutlet, PlainOutlet
+from engine.kafka.plain import PlainOutlet
+from engine.kafka.producer import KafkaOutlet
 from tables.errors import StoreCorrupted
 from tables.store import Memory, RocksStore, wipe
 
@@ -54,7 +55,6 @@ def kafka_edges(config: Config, groups: Iterable[Iterable[str]]) -> Edges:
         log=KafkaLog(config),
         admin=KafkaAdmin(config),
         open_store=open_store,
-        wipe_store=lambda task: wipe(home / task),
     )
 
 

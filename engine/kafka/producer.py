@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiokafka.client import ConnectionGroup, CoordinationType
 from aiokafka.errors import KafkaError
-from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import (
     AddOffsetsToTxnRequest,
     AddPartitionsToTxnRequest,
@@ -37,8 +36,8 @@ from aiokafka.protocol.transaction import (
 from engine.errors import BrokerError, CommitRefused, CommitUnknown, RecordRefused
 from engine.kafka import protocol
 from engine.kafka.client import back_off, connect
+from engine.kafka.produce import Producing, Refused, together
 from engine.kafka.records import CODECS, Encoded, encode_batches
-from engine.record import TP
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -46,13 +45,12 @@ if TYPE_CHECKING:
     from aiokafka.client import AIOKafkaClient
 
     from engine.config import Config
-    from engine.edges import Position, Transaction
-    from engine.record import Headers, Output
+    from engine.edges import Transaction
+    from engine.record import TP, Headers
 
 log = logging.getLogger(__name__)
 
 OPEN_TIMEOUT_S = 60.0
-PRODUCE_TIMEOUT_MS = 20_000
 _TXN, _GROUP = CoordinationType.TRANSACTION, CoordinationType.GROUP
 
 
@@ -62,96 +60,6 @@ class Membership(NamedTuple):
     generation: int
     member_id: str
     instance_id: str | None = None
-
-
-class Refused(Exception):  # noqa: N818  (internal: becomes one of engine.errors')
-    """A broker answered with an error code that does not pass."""
-
-    def __init__(self, what: str, code: int) -> None:
-        self.code = code
-        super().__init__(f"{what}: Kafka error {code}")
-
-
-class Producing:
-    """Sending record batches to their leaders; shared by the two kinds of outlet."""
-
-    def __init__(self, config: Config, client: AIOKafkaClient, transactional_id: str | None) -> None:
-        self._config = config
-        self._client = client
-        self._transactional_id = transactional_id
-
-    async def send(self, batches: dict[TP, list[Encoded]]) -> dict[TP, int]:
-        """Send all batches; return, per partition, the offset after its last record.
-
-        Raises:
-            Refused: a broker does not take a batch.
-            KafkaError, OSError: a request got no answer.
-        """
-        ends: dict[TP, int] = {}
-        for topic in {tp.topic for tp in batches}:
-            await self._client._wait_on_metadata(topic)
-        for number in range(max(map(len, batches.values()), default=0)):
-            waiting = {tp: rows[number] for tp, rows in batches.items() if number < len(rows)}
-            attempt = 0
-            while waiting:
-                taken = await self._round(waiting)
-                ends |= taken
-                waiting = {tp: batch for tp, batch in waiting.items() if tp not in taken}
-                if waiting:
-                    await back_off(attempt)
-                    attempt += 1
-                    await self._client.force_metadata_update()
-        return ends
-
-    async def _round(self, batches: dict[TP, Encoded]) -> dict[TP, int]:
-        """Send one batch to each partition that has a leader; return the ends of those taken."""
-        by_node: dict[int, dict[TP, Encoded]] = defaultdict(dict)
-        for tp, batch in batches.items():
-            node = self._client.cluster.leader_for_partition(tp)
-            if node is not None and node != -1:
-                by_node[node][tp] = batch
-        ends: dict[TP, int] = {}
-        answers = await _all(self._produce(node, part) for node, part in by_node.items())
-        for answer in answers:
-            for topic, partitions in answer.topics:
-                for partition, code, offset, *_ in partitions:
-                    tp = TP(topic, partition)
-                    if code == protocol.NONE:
-                        ends[tp] = offset + batches[tp].count
-                    elif code not in protocol.TRY_LEADER_AGAIN:
-                        raise Refused(f"produce to {tp}", code)
-        return ends
-
-    async def _produce(self, node: int, batches: dict[TP, Encoded]) -> Any:
-        topics: dict[str, list[tuple[int, bytes]]] = defaultdict(list)
-        for tp, batch in batches.items():
-            topics[tp.topic].append((tp.partition, batch.data))
-        request = ProduceRequest(
-            transactional_id=self._transactional_id,
-            required_acks=-1,
-            timeout=PRODUCE_TIMEOUT_MS,
-            topics=list(topics.items()),
-        )
-        return await self._client.send(node, request)
-
-    async def send_one(  # noqa: PLR0913
-        self,
-        topic: str,
-        key: bytes | None,
-        value: bytes | None,
-        timestamp: int,
-        headers: Headers,
-        partition: int,
-    ) -> None:
-        """Send one record outside of any transaction."""
-        rows: list[Output] = [(key, value, timestamp, headers)]
-        plain = Producing(self._config, self._client, None)
-        try:
-            await plain.send({TP(topic, partition): encode_batches(rows, 0)})
-        except Refused as error:
-            raise RecordRefused(str(error)) from error
-        except (KafkaError, OSError) as error:
-            raise BrokerError(f"could not send to {topic}: {error!r}") from error
 
 
 class KafkaOutlet:
@@ -232,9 +140,9 @@ class KafkaOutlet:
         assert client is not None, "the outlet is not open"
         batches = self._encode(transaction.rows)
         # 1. what the transaction will touch
-        await _all(self._announce(transaction))
+        await together(self._announce(transaction))
         # 2. the records
-        ends = await Producing(self._config, client, self._id).send(batches)
+        ends = await Producing(client, self._id).send(batches)
         # 3. the offsets
         if transaction.positions:
             await self._commit_offsets(transaction)
@@ -356,7 +264,7 @@ class KafkaOutlet:
         self._coordinators[kind] = node
         return node
 
-    async def send(  # noqa: PLR0913
+    async def send(
         self,
         topic: str,
         key: bytes | None,
@@ -368,70 +276,7 @@ class KafkaOutlet:
         """Send one record outside of any transaction."""
         if self._client is None:
             raise BrokerError(f"could not send to {topic}: the connection is being renewed")
-        one = Producing(self._config, self._client, None)
-        await one.send_one(topic, key, value, timestamp or 0, headers, partition or 0)
-
-
-class PlainOutlet:
-    """For brokers without transactions: send, await every answer, then commit the offsets.
-
-    At least once: a crash in between sends the outputs again.
-
-    Args:
-        commit_offsets: commits positions as a member of the group.
-    """
-
-    transactional = False
-
-    def __init__(
-        self, config: Config, commit_offsets: Callable[[dict[TP, Position]], Awaitable[None]]
-    ) -> None:
-        self._config = config
-        self._codec = CODECS[config.compression]
-        self._client: AIOKafkaClient | None = None
-        self._commit_offsets = commit_offsets
-
-    async def open(self) -> None:
-        """Connect."""
-        await self.close()
-        self._client = await connect(self._config, "producer")
-
-    async def close(self) -> None:
-        """Drop the connections."""
-        client, self._client = self._client, None
-        if client is not None:
-            with contextlib.suppress(Exception):
-                await client.close()
-
-    async def commit(self, transaction: Transaction) -> dict[TP, int]:
-        """See :class:`engine.edges.Outlet`; what fails here is sent again."""
-        assert self._client is not None, "the outlet is not open"
-        try:
-            async with asyncio.timeout(self._config.transaction_timeout_ms / 1000):
-                batches = {
-                    tp: encode_batches(rows, self._codec) for tp, rows in transaction.rows.items()
-                }
-                ends = await Producing(self._config, self._client, None).send(batches)
-                await self._commit_offsets(dict(transaction.positions))
-        except Refused as error:
-            raise RecordRefused(str(error)) from error
-        except (TimeoutError, KafkaError, OSError) as error:
-            raise CommitUnknown(f"no answer from the broker: {error!r}") from error
-        return ends
-
-    async def send(  # noqa: PLR0913
-        self,
-        topic: str,
-        key: bytes | None,
-        value: bytes | None,
-        timestamp: int | None,
-        headers: Headers,
-        partition: int | None,
-    ) -> None:
-        """Send one record at once."""
-        if self._client is None:
-            raise BrokerError(f"could not send to {topic}: the connection is being renewed")
-        one = Producing(self._config, self._client, None)
+        one = Producing(self._client)
         await one.send_one(topic, key, value, timestamp or 0, headers, partition or 0)
 
 
@@ -442,12 +287,3 @@ def _by_topic(
     for tp, at in positions.items():
         topics[tp.topic].append((tp.partition, at.offset, -1, at.metadata, {}))
     return [(topic, partitions, {}) for topic, partitions in topics.items()]
-
-
-async def _all(calls: Iterable[Awaitable[Any]]) -> list[Any]:
-    """Await all calls together; the first error is raised as itself, after the others ended."""
-    results = await asyncio.gather(*calls, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return results

