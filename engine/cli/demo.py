@@ -11,7 +11,7 @@ from engine.cli import options
 from engine.cli.command import Command, Failure
 
 if TYPE_CHECKING:
-    from engine.cli.showcase import Result
+    from engine.cli.plan import Result
 
 
 @click.command(cls=Command)
@@ -60,13 +60,17 @@ def demo(*, as_json: bool, **given: Any) -> None:
     """
     import msgspec
 
-    from engine.cli import showcase
+    from engine import config
     from engine.cli.console import stderr, stdout
 
     if given["broker"] is None and (given["fresh"] or given["guarantee"]):
         raise click.UsageError("--fresh and --guarantee go with --broker")
-    plan = showcase.Plan(**given)
-    result = showcase.run(plan, stderr())
+    # before the job is imported: it reads its options then
+    config.export(keep_unmatched=given["keep_unmatched"], sessions=given["sessions"])
+    from engine.cli.plan import Plan
+    from engine.cli.showcase import run
+
+    result = run(Plan(**given), stderr())
     (stderr() if as_json else stdout()).print(result.summary())
     if as_json:
         click.echo(msgspec.json.encode(result).decode())
