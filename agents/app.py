@@ -1,12 +1,14 @@
 """The app: its name, and the two switches of the main job."""
 
+from typing import Literal
+
 import msgspec
 
-from engine import App
+from engine import App, read_options
 
 
 class Options(msgspec.Struct):
-    """How the main job treats what is not clear-cut.
+    """How the main job treats what is not clear-cut: ``HEADRACE_SESSIONS=updates`` and so on.
 
     Attributes:
         keep_unmatched: emit events of users without a profile, with empty profile fields.
@@ -14,8 +16,8 @@ class Options(msgspec.Struct):
     """
 
     keep_unmatched: bool = False
-    sessions: str = "final"
+    sessions: Literal["final", "updates"] = "final"
 
 
 app = App("clickstream")
-options = Options()
+options = read_options(Options)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from engine.app import App as App
+    from engine.config import read_options as read_options
     from engine.contracts.contract import Contract as Contract
     from engine.contracts.contract import Rule as Rule
     from engine.errors import HeadraceError as HeadraceError
@@ -18,7 +19,17 @@ if TYPE_CHECKING:
     from engine.topic import Topic as Topic
 
 __version__ = "0.1.0"
-__all__ = ["App", "Contract", "Event", "HeadraceError", "Rule", "Stream", "Topic", "Window"]
+__all__ = [
+    "App",
+    "Contract",
+    "Event",
+    "HeadraceError",
+    "Rule",
+    "Stream",
+    "Topic",
+    "Window",
+    "read_options",
+]
 
 _PLACES = {
     "App": "engine.app",
@@ -29,6 +40,7 @@ _PLACES = {
     "Stream": "engine.stream",
     "Topic": "engine.topic",
     "Window": "engine.table",
+    "read_options": "engine.config",
 }
 
 

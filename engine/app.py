@@ -8,6 +8,7 @@ the engine, in the place of all of them.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,13 +22,14 @@ from mode import Service
 from engine import config as configuration
 from engine.agent import Agent, OnError
 from engine.contracts.contract import Contract
-from engine.errors import ConfigError
+from engine.errors import ConfigError, HeadraceError
 from engine.kafka import kafka_edges
 from engine.loop import Engine
 from engine.partitioner import Partitioner
 from engine.table import SessionTable, Table, TableHandle
 from engine.topic import Topic, TopicConfig
 from engine.topology import Topology, build
+from tables.errors import StateError
 
 if TYPE_CHECKING:
     from engine.config import Config
@@ -44,19 +46,36 @@ _FAUST_NAMES = {
 class EngineService(Service):  # type: ignore[misc]
     """The engine as a service of the app: starts with it, stops with it, crashes it."""
 
+    mundane_level = "debug"
+
     def __init__(self, app: App, **options: Any) -> None:
         self.app = app
+        self._work: asyncio.Future[None] | None = None
         super().__init__(**options)
 
-    @Service.task  # type: ignore[untyped-decorator]
-    async def _work(self) -> None:
-        await self.app.engine.run()
-        if not self.should_stop:
-            self.set_shutdown()
+    async def on_start(self) -> None:
+        """Begin to run; settings that do not fit are an error right here."""
+        engine = self.app.engine
+        self._work = self.add_future(engine.run())
 
     async def on_stop(self) -> None:
-        """Let the loop end: it commits what is done."""
+        """Let the loop end, which commits what is done; a crash has ended it already."""
+        work = self._work
+        if work is None or work.done():
+            return
         self.app.engine.stop()
+        if not self.app.engine.ready.is_set():  # there is nothing to commit yet
+            work.cancel()
+        await asyncio.wait([work])
+
+    async def crash(self, reason: BaseException) -> None:
+        """End the app. An error of ours says all in its sentence: no traceback goes to the log."""
+        if not isinstance(reason, HeadraceError | StateError):
+            await super().crash(reason)
+            return
+        for node in self.beacon.walk():
+            if isinstance(node.data, Service):
+                node.data._crash(reason)
 
 
 class Boot(BootStrategy):  # type: ignore[misc]
@@ -80,6 +99,7 @@ class App(faust.App):  # type: ignore[misc]
     """
 
     BootStrategy = Boot
+    mundane_level = "debug"
 
     def __init__(self, id: str, *, broker: Any = None, **settings: Any) -> None:  # noqa: A002
         known = {field.name for field in msgspec.structs.fields(configuration.Config)}
@@ -314,12 +334,21 @@ class App(faust.App):  # type: ignore[misc]
         return self._engine_service
 
     async def _wait_for_table_recovery_completed(self) -> bool:
-        """Timers and tasks start once the worker is a member of its group."""
-        await self.wait_first(self.engine.ready.wait(), self.wait_for_stopped())
-        return not self.should_stop
+        """Let timers and tasks start once the worker has its partitions; True: it never did."""
+        await self.wait_first(self.engine.ready.wait())
+        return bool(self.should_stop)
+
+    async def on_first_start(self) -> None:
+        """Make none of Faust's directories: the state is in ``state_dir``."""
+
+    async def on_start(self) -> None:
+        """Finalize; Faust would make its consumer here."""
+        self.finalize()
 
     async def on_stop(self) -> None:
-        """Nothing of Faust's own is to be stopped: no consumer, no producer."""
+        """Tell who asked to be told; there is no consumer or producer of Faust's to stop."""
+        await self.on_before_shutdown.send()
+        await self._maybe_close_http_client()
 
 
 class _Declaring(Table):

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -17,6 +17,7 @@ from engine.errors import ConfigError
 
 Guarantee = Literal["exactly_once", "at_least_once"]
 Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
+Options = TypeVar("Options", bound=msgspec.Struct)
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,17 +119,11 @@ def make(settings: Mapping[str, Any], environ: Mapping[str, str] | None = None) 
     Raises:
         ConfigError: an unknown setting, a value of the wrong type, or one out of bounds.
     """
-    environ = os.environ if environ is None else environ
     known = {field.name for field in msgspec.structs.fields(Config)}
     unknown = set(settings) - known
     if unknown:
         raise ConfigError(f"unknown settings: {', '.join(sorted(unknown))}")
-    values: dict[str, Any] = {
-        name: environ[f"HEADRACE_{name.upper()}"]
-        for name in known
-        if f"HEADRACE_{name.upper()}" in environ
-    }
-    values |= settings
+    values: dict[str, Any] = {**_from_environ(known, environ), **settings}
     if "state_dir" in values:
         values["state_dir"] = str(values["state_dir"])
     try:
@@ -140,6 +135,32 @@ def make(settings: Mapping[str, Any], environ: Mapping[str, str] | None = None) 
             config, min_insync=min(config.min_insync, max(1, config.replicas))
         )
     return validate(config)
+
+
+def read_options(kind: type[Options], environ: Mapping[str, str] | None = None) -> Options:
+    """Return an app's own options: each field from ``HEADRACE_<NAME>``, else its default.
+
+    Raises:
+        ConfigError: a value of the wrong type.
+    """
+    names = {field.name for field in msgspec.structs.fields(kind)}
+    try:
+        return msgspec.convert(_from_environ(names, environ), kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"the environment's HEADRACE_ options: {error}") from error
+
+
+def _from_environ(names: Iterable[str], environ: Mapping[str, str] | None) -> dict[str, str]:
+    environ = os.environ if environ is None else environ
+    variables = {name: f"HEADRACE_{name.upper()}" for name in names}
+    return {name: environ[var] for name, var in variables.items() if var in environ}
+
+
+def export(**values: str | float | bool) -> None:
+    """Put settings and options into the environment, for child processes and later imports."""
+    for name, value in values.items():
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        os.environ[f"HEADRACE_{name.upper()}"] = text
 
 
 def _decode_path(kind: type, value: Any) -> Any:

@@ -75,8 +75,8 @@ class Engine:
 
     async def run(self) -> None:
         """Work until :meth:`stop`; then commit what is done and leave."""
-        await self.open()
         try:
+            await self.open()
             while not self._stopping:
                 await self.step()
             await self._last_commit()
@@ -171,7 +171,8 @@ class Engine:
 
     async def close(self) -> None:
         """Leave: tasks first, then the group, then the connections."""
-        await self.assignment.drop(list(self.assignment.tasks))
+        if hasattr(self, "assignment"):  # else it never came so far
+            await self.assignment.drop(list(self.assignment.tasks))
         await self.edges.source.close()
         await self.edges.outlet.close()
         await self.edges.log.close()

@@ -15,6 +15,7 @@ session of the child's own the third.
 """
 
 import atexit
+import contextlib
 import os
 import signal
 import subprocess
@@ -46,13 +47,13 @@ os.execv(sys.argv[2], sys.argv[2:])
 class Tether:
     """A running child process, tied to the life of this one."""
 
-    def __init__(self, argv: Sequence[str], *, directory: Path, log_path: Path) -> None:
+    def __init__(self, argv: Sequence[str], *, directory: Path, log_path: Path | None) -> None:
         """Start ``argv``.
 
         Args:
             argv: The program, by its absolute path, and its arguments.
             directory: Its working directory.
-            log_path: Where its output is appended.
+            log_path: Where its output is appended; None: it goes where this process's goes.
         """
         self._owner = os.getpid()
         self._gone = threading.Event()
@@ -79,6 +80,10 @@ class Tether:
     def wait(self, timeout_s: float) -> bool:
         """Wait for the child to end; tell whether it has."""
         return self._gone.wait(timeout_s)
+
+    def ask_to_stop(self) -> None:
+        """Ask the child to end; nothing waits for it."""
+        self._send(signal.SIGTERM)
 
     def stop(self, timeout_s: float) -> None:
         """Ask the child to end, and kill it if it has not after ``timeout_s``."""
@@ -111,17 +116,17 @@ class Tether:
         self,
         argv: list[str],
         directory: Path,
-        log_path: Path,
+        log_path: Path | None,
         started: Future[subprocess.Popen[bytes]],
     ) -> None:
         try:
-            with log_path.open("ab") as log:
+            with contextlib.nullcontext() if log_path is None else log_path.open("ab") as log:
                 process = subprocess.Popen(  # noqa: S603 - the caller's own command
                     argv,
                     cwd=directory,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
-                    stderr=subprocess.STDOUT,
+                    stderr=None if log is None else subprocess.STDOUT,
                     start_new_session=True,
                 )
         except BaseException as error:  # noqa: BLE001 - it is the starting thread's to raise

@@ -142,6 +142,33 @@ def read_file(
         yield from read(path, stream, options, bad)
 
 
+def read_lines(
+    path: Path, on_bad: Callable[[BadLine], None] | None = None
+) -> Iterator[tuple[int, bytes]]:
+    """Read a file's lines as they are, in memory bounded by the longest line allowed.
+
+    Args:
+        path: The file; a name that ends in ``.gz`` is unpacked on the way.
+        on_bad: Told of every overlong line; without it such a line is an error.
+
+    Yields:
+        Where the next line starts in the (unpacked) file, and the line without its end.
+
+    Raises:
+        FileFormatError: The file cannot be read.
+    """
+    with _opened(path) as stream:
+        _check_text(stream, path)
+        for line in _lines(stream, MAX_LINE_BYTES):
+            if line.data is not None:
+                yield line.position, line.data
+                continue
+            bad = _too_long(line, MAX_LINE_BYTES)
+            if on_bad is None:
+                raise FileFormatError(f"{path}, line {bad.number}: {bad.reason}.")
+            on_bad(bad)
+
+
 # --- bytes to lines ---------------------------------------------------------------------------
 
 

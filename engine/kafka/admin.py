@@ -11,6 +11,7 @@ from aiokafka.errors import KafkaError
 
 from engine.errors import BrokerError, ConfigError
 from engine.kafka.client import options, unreachable
+from engine.record import TP
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from engine.topic import Topic
 
 _EXISTS = 36
+_UNKNOWN = 3
 VISIBLE_TIMEOUT_S = 30.0
 
 
@@ -109,6 +111,38 @@ class KafkaAdmin:
         settings |= own.extra
         return NewTopic(topic.name, own.partitions or config.partitions, replicas,
                         topic_configs=settings)  # fmt: skip
+
+    async def delete(self, names: Collection[str]) -> None:
+        """Delete topics and what they hold; wait until they are gone.
+
+        Raises:
+            BrokerError: the cluster does not delete one.
+        """
+        admin = await self._connected()
+        try:
+            answer = await admin.delete_topics(list(names))
+        except (KafkaError, OSError) as error:
+            raise BrokerError(f"could not delete topics: {error!r}") from error
+        for name, code, *_ in answer.topic_error_codes:
+            if code not in {0, _UNKNOWN}:
+                raise BrokerError(f"the cluster does not delete topic {name}: Kafka error {code}")
+        try:
+            async with asyncio.timeout(VISIBLE_TIMEOUT_S):
+                while await self.partitions(names):
+                    await asyncio.sleep(0.05)
+        except TimeoutError as error:
+            raise BrokerError(f"deleted topics do not go away: {', '.join(names)}") from error
+
+    async def committed(self, group: str) -> dict[TP, int]:
+        """Return the offsets that a group has committed; none while its coordinator is coming up."""
+        admin = await self._connected()
+        try:
+            found = await admin.list_consumer_group_offsets(group)
+        except (KafkaError, OSError) as error:
+            if getattr(error, "retriable", False):
+                return {}
+            raise BrokerError(f"could not read the offsets of group {group}: {error!r}") from error
+        return {TP(*tp): at.offset for tp, at in found.items() if at.offset >= 0}
 
     async def _visible(self, names: list[str]) -> None:
         """Wait until the cluster's metadata has the new topics."""
