@@ -31,7 +31,6 @@ class Command(click.Command):
             )
         )
 
-
     def invoke(self, ctx: click.Context) -> Any:
         """Run it."""
         from engine.cli.console import log_to_stderr
@@ -107,18 +106,18 @@ class Commands(Group):
         super().__init__(*args, **options)
         self._summaries = commands_of
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+    def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names."""
         return list(self._summaries)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a command."""
         if cmd_name not in self._summaries:
             return None
         command: click.Command = getattr(import_module(f"engine.cli.{cmd_name}"), cmd_name)
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(self._summaries.items()))

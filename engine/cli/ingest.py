@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from engine.config import Config
     from engine.connect.files import BadLine
-    from engine.connect.loader import Keyed, Loader
+    from engine.connect.loader import Keyed
 
 SHOWN_BAD = 5
 SHOW_MS = 200.0
@@ -66,7 +66,9 @@ def ingest(file: Path, broker: str | None, **given: Any) -> None:
     click.echo(f"{job.sent:,} records to {given['topic']} in {seconds:.1f} s "
                f"({rate:,.0f} lines/s), {job.bad:,} bad lines")  # fmt: skip
     if job.bad and not given["skip_bad"]:
-        raise Failure(f"{job.bad:,} of the lines of {file} could not be sent (--skip-bad allows it)")
+        raise Failure(
+            f"{job.bad:,} of the lines of {file} could not be sent (--skip-bad allows it)"
+        )
 
 
 class Ingestion:

@@ -21,9 +21,7 @@ class Duration(click.ParamType):
 
     name = "duration"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Return ms."""
         if isinstance(value, int):
             return value
@@ -31,7 +29,9 @@ class Duration(click.ParamType):
             return -1
         match = re.fullmatch(r"(\d+)(ms|s|m|h|d)", value)
         if match is None:
-            self.fail(f"{value!r} is no time: write 7d, 12h, 30m, 10s, 500ms or forever", param, ctx)
+            self.fail(
+                f"{value!r} is no time: write 7d, 12h, 30m, 10s, 500ms or forever", param, ctx
+            )
         return int(match[1]) * _UNITS_MS[match[2]]
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,7 @@ from engine.cli.progress import Display, Snapshot
 from engine.cli.running import run_loop
 from engine.clock import SystemClock
 from engine.connect.loader import Loader
-from engine.devbroker import DevBroker, start_broker
+from engine.devbroker import start_broker
 from engine.errors import BrokerError, ConfigError
 from engine.kafka.admin import KafkaAdmin
 from engine.kafka.log import KafkaLog

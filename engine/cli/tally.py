@@ -13,7 +13,7 @@ import msgspec
 
 from engine.kafka.log import KafkaLog
 from engine.record import TP
-from engine.task import WINDOW_HEADER
+from engine.results import WINDOW_HEADER
 
 if TYPE_CHECKING:
     from engine.config import Config

@@ -84,8 +84,12 @@ async def _list(config: Config) -> list[tuple[str, int, int, int]]:
 @click.option(
     "--replicas", type=click.IntRange(min=1), help="Default: 3, or as many as there are brokers."
 )
-@click.option("--retention", type=options.Duration(), help="How long records are kept. Default: 7d.")
-@click.option("--segment", type=options.Duration(), help="How long a file is added to. Default: 1d.")
+@click.option(
+    "--retention", type=options.Duration(), help="How long records are kept. Default: 7d."
+)
+@click.option(
+    "--segment", type=options.Duration(), help="How long a file is added to. Default: 1d."
+)
 @click.option(
     "--min-insync", type=click.IntRange(min=1), help="Replicas that must have a write. Default: 2."
 )

@@ -85,7 +85,9 @@ class Loader:
         try:
             await self._outlet.commit(Transaction(filled, {}, None))
         except CommitUnknown as error:
-            raise BrokerError(f"the broker does not answer while records are sent: {error}") from error
+            raise BrokerError(
+                f"the broker does not answer while records are sent: {error}"
+            ) from error
         self.sent += sum(map(len, filled.values()))
         for lane in filled.values():
             lane.clear()
