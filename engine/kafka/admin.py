@@ -79,7 +79,10 @@ class KafkaAdmin:
         """
         metadata = await self._metadata()
         known = metadata.topics(exclude_internal_topics=False)
-        missing = [topic for topic in topics if topic.name not in known]
+        wanted: dict[str, Topic] = {}
+        for topic in topics:
+            wanted.setdefault(topic.name, topic)  # a topic may be named twice: the first counts
+        missing = [topic for name, topic in wanted.items() if name not in known]
         if not missing:
             return []
         brokers = len(metadata.brokers())
