@@ -1,9 +1,9 @@
 """Faust's surface on our engine: the only file that imports faust.
 
-``App`` is a ``faust.App``: timers, crontab, tasks, commands, pages, signals and the ``faust`` command
-line are Faust's. Topics, agents, tables, sinks and sends are ours, and no record passes Faust's
-consumer, conductor, channels, tables, recovery or producer: the boot strategy starts one service,
-the engine, in the place of all of them.
+``App`` is a ``faust.App``: timers, crontab, tasks, commands, pages, signals and the ``faust``
+command line are Faust's. Topics, agents, tables, sinks and sends are ours, and no record passes
+Faust's consumer, conductor, channels, tables, recovery or producer: the boot strategy starts one
+service, the engine, in the place of all of them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _FAUST_NAMES = {
 """Settings that Faust has under another name."""
 
 
-class EngineService(Service):  # type: ignore[misc]
+class EngineService(Service):
     """The engine as a service of the app: starts with it, stops with it, crashes it."""
 
     mundane_level = "debug"
@@ -78,18 +78,20 @@ class EngineService(Service):  # type: ignore[misc]
                 node.data._crash(reason)
 
 
-class Boot(BootStrategy):  # type: ignore[misc]
+class Boot(BootStrategy):
     """What a worker starts: the engine and, if asked for, the web server."""
 
     def server(self) -> Iterable[Any]:
         """Return the services of a worker."""
-        return [*self.web_server(), self.app.engine_service]
+        app = self.app
+        assert isinstance(app, App)
+        return [*self.web_server(), app.engine_service]
 
     client_only = server
     producer_only = server
 
 
-class App(faust.App):  # type: ignore[misc]
+class App(faust.App):
     """An app: what its worker processes do. Takes Faust's settings and ours.
 
     Args:
@@ -98,7 +100,7 @@ class App(faust.App):  # type: ignore[misc]
         settings: fields of :class:`engine.config.Config`; everything else goes to Faust.
     """
 
-    BootStrategy = Boot
+    BootStrategy = Boot  # type: ignore[mutable-override]
     mundane_level = "debug"
 
     def __init__(self, id: str, *, broker: Any = None, **settings: Any) -> None:  # noqa: A002
@@ -216,8 +218,8 @@ class App(faust.App):  # type: ignore[misc]
         """
         if concurrency != 1:
             raise ConfigError(
-                "concurrency= would process a partition's events out of order: use more partitions, "
-                "or await several things at once inside the agent"
+                "concurrency= would process a partition's events out of order: use more "
+                "partitions, or await several things at once inside the agent"
             )
         for option in rest:
             if option not in _IGNORED:
@@ -256,24 +258,29 @@ class App(faust.App):  # type: ignore[misc]
         """Declare a keyed table: see :class:`engine.table.Table`."""
         for option in [option for option in options if option in _IGNORED]:
             del options[option]
-        return self._declare(_Declaring(self, name, **options))
+        table = _Declaring(self, name, **options)
+        self._declare(table)
+        return table
 
     table = Table
 
     def SessionTable(self, name: str, **options: Any) -> SessionTable:  # noqa: N802
         """Declare a table of sessions: see :class:`engine.table.SessionTable`."""
-        return self._declare(SessionTable(name, **options))
+        table = SessionTable(name, **options)
+        self._declare(table)
+        return table
 
-    def _declare(self, table: Any) -> Any:
+    def _declare(self, table: TableHandle) -> None:
         held = self.declared_tables.get(table.name)
-        if held is not None and not table.kind == "window":
+        if held is not None and table.kind != "window":
             raise ConfigError(f"there are two tables named {table.name!r}")
         self.declared_tables[table.name] = table
-        return table
 
     # -- timers ------------------------------------------------------------------------------
 
-    def timer(self, interval: Any, *args: Any, **options: Any) -> Any:
+    def timer(  # type: ignore[override]
+        self, interval: Any, *args: Any, **options: Any
+    ) -> Any:
         """Call a coroutine function every ``interval`` seconds, while the worker runs."""
         seconds = interval.total_seconds() if hasattr(interval, "total_seconds") else interval
         declare = super().timer(interval, *args, **options)
@@ -360,14 +367,16 @@ class _Declaring(Table):
 
     def hopping(self, size: Any, step: Any, **options: Any) -> Any:
         """See :meth:`engine.table.Table.hopping`."""
-        return self._app._declare(super().hopping(size, step, **options))
+        windowed = super().hopping(size, step, **options)
+        self._app._declare(windowed)
+        return windowed
 
 
 _IGNORED = frozenset({
-    "acks", "allow_empty", "deleting", "has_prefix", "help", "isolated_partitions", "key_serializer",
-    "loop", "maxsize", "on_recover", "on_window_close", "partitions", "recovery_buffer_size", "schema",
-    "standby_buffer_size", "supervisor_strategy", "use_partitioner", "use_reply_headers",
-    "value_serializer",
+    "acks", "allow_empty", "deleting", "has_prefix", "help", "isolated_partitions",
+    "key_serializer", "loop", "maxsize", "on_recover", "on_window_close", "partitions",
+    "recovery_buffer_size", "schema", "standby_buffer_size", "supervisor_strategy",
+    "use_partitioner", "use_reply_headers", "value_serializer",
 })  # fmt: skip
 """Faust's options that have no meaning here, and do no harm."""
 
