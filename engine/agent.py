@@ -157,7 +157,7 @@ class Runner:
     def _stream(self) -> Stream:
         inputs = self.agent.topics if self._stage != "after" else (self._moved,)
         assert inputs[0] is not None
-        decode_key = inputs[0].key.decode
+        decode_key = inputs[0].key.decode if len(inputs) == 1 else self._decode_key
         if self._stage == "whole":
             return Stream(self.feed, decode_key)
         if self._stage == "after":
@@ -165,6 +165,12 @@ class Runner:
         stream = BeforeMove(self.feed, decode_key)
         stream.forward = self._forward
         return stream
+
+    def _decode_key(self, raw: bytes) -> Any:
+        """Decode a key as the topic does that it came from."""
+        assert self.context.run is not None
+        name = self.context.run.tp.topic
+        return next(t for t in self.agent.topics if t.name == name).key.decode(raw)
 
     def _forward(self, value: Any, move: Move) -> None:
         """Send a record to the topic in between, with its own time and headers."""

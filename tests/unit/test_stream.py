@@ -765,19 +765,21 @@ def test_faust_records():
 
 
 def test_an_agent_on_several_topics():
+    """Each with keys of its own type."""
     app = App("several")
-    one, two = app.topic("one", "two", value_type=int, key_type=str)
+    one = app.topic("one", value_type=int, key_type=str)
+    two = app.topic("two", value_type=int, key_type=int)
     seen = []
 
     @app.agent([one, two])
     async def both(stream):
         async for event in stream.events():
-            seen.append((event.topic, event.value))
+            seen.append((event.topic, event.key, event.value))
 
     with Driver(app) as driver:
-        driver.pipe(one, value=1)
-        driver.pipe(two, value=2)
-    assert seen == [("one", 1), ("two", 2)]
+        driver.pipe(one, key="a", value=1)
+        driver.pipe(two, key=5, value=2)
+    assert seen == [("one", "a", 1), ("two", 5, 2)]
 
 
 def test_two_apps_in_one_process():
