@@ -54,6 +54,8 @@ class Agent:
         self.tables = tuple(tables)
         self.on_error = on_error
         self.retries = retries
+        self._probed = False
+        self._move: Move | None = None
         self.__doc__ = fun.__doc__
         self.__wrapped__ = fun
 
@@ -78,7 +80,13 @@ class Agent:
         await self.channel.send(key=key, value=value, **options)
 
     def find_move(self) -> Move | None:
-        """Run the agent up to its loop, on a probe, to learn whether it re-keys its stream."""
+        """Run the agent up to its loop, once, on a probe, to learn whether it re-keys."""
+        if not self._probed:
+            self._move = self._probe()
+            self._probed = True
+        return self._move
+
+    def _probe(self) -> Move | None:
         probe = Probe()
         result = self.fun(probe)
         step = result.__anext__() if inspect.isasyncgen(result) else result
@@ -112,7 +120,7 @@ class Runner:
     """One agent at work for one task: its coroutine, its feed, its emissions.
 
     Args:
-        failed: called once with :class:`AgentFailed` when the agent raises.
+        failed: called once, with this runner and the error, when the agent raises.
         quiet: called whenever the agent comes to a boundary.
     """
 
@@ -124,7 +132,7 @@ class Runner:
         context: Context,
         clock: Clock,
         quiet: Callable[[], None],
-        failed: Callable[[AgentFailed], None],
+        failed: Callable[[Runner, AgentFailed], None],
         moved: Topic | None = None,
     ) -> None:
         self.agent = agent
@@ -198,7 +206,7 @@ class Runner:
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001  user code may raise anything; the task decides
-            self._failed(AgentFailed(self.agent.name, self.context.place(), error))
+            self._failed(self, AgentFailed(self.agent.name, self.context.place(), error))
 
     async def _collect(self, results: AsyncIterator[Any]) -> None:
         """Give each yielded value to the sinks."""

@@ -65,6 +65,7 @@ class Assignment:
         self._config = config
         self._partitions_of = partitions_of
         self._part_of = {topic.name: part for part in topology.parts for topic in part.inputs}
+        self._wanted: set[TaskKey] = set()
         self._coming: dict[TaskKey, asyncio.Task[None]] = {}
         self._restores = asyncio.Semaphore(RESTORES_AT_ONCE)
 
@@ -93,6 +94,7 @@ class Assignment:
             BrokerError: the committed positions cannot be read.
         """
         wanted = {(self._part_of[tp.topic].name, tp.partition) for tp in assigned}
+        self._wanted = wanted
         await self.drop([key for key in self.tasks if key not in wanted])
         self._metrics.tasks(len(wanted))
         kept = {key: task for key, task in self.tasks.items() if key not in self._coming}
@@ -208,7 +210,21 @@ class Assignment:
         self._metrics.tasks(len(self.tasks))
 
     async def renew(self, keys: Iterable[TaskKey] | None = None) -> None:
-        """Make tasks anew from the committed state: what they hold in memory is in doubt."""
-        again = list(self.tasks if keys is None else keys)
-        await self.drop(again)
-        await self.create(again)
+        """Make tasks anew from the committed state: what they hold in memory is in doubt.
+
+        Args:
+            keys: which; None: all that this worker should have, also those that are gone.
+
+        Raises:
+            BrokerError: the committed positions cannot be read; call it again.
+        """
+        await self.drop(
+            [key for key in (self.tasks if keys is None else keys) if key in self.tasks]
+        )
+        await self.create(sorted(self._wanted - self.tasks.keys()))
+
+    def forget_store(self, path: object) -> None:
+        """Empty the store in a directory that cannot be read; its task restores it."""
+        for task in self.tasks.values():
+            if getattr(task.store, "path", None) == path:
+                task.store.clear()

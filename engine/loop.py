@@ -20,6 +20,7 @@ from engine.errors import (
     CommitRefused,
     CommitUnknown,
     ConfigError,
+    HeadraceError,
     RecordRefused,
 )
 from engine.metrics import Metrics
@@ -41,6 +42,7 @@ SHARE_RECORDS = 100
 """The least that one task is given at a time: below it the hand-over costs more than the work."""
 REVOKE_BUDGET_S = 20.0
 RETRY_S = 0.2
+FAILURES_MAX = 10_000
 
 
 class Engine:
@@ -99,7 +101,7 @@ class Engine:
             self._raise_doubt()
             if self._commit_is_due():
                 await self._commit()
-        except (AgentFailed, BrokerError, CommitRefused, CommitUnknown, RecordRefused) as error:
+        except (HeadraceError, StoreCorrupted) as error:
             await self._answer(error)
 
     def stop(self) -> None:
@@ -276,6 +278,10 @@ class Engine:
                     log.warning("%s; going back to what the broker has committed", error)
                     self.metrics.commit_failed("unknown")
                     await self._start_over()
+                case StoreCorrupted():
+                    log.warning("%s", error)
+                    self.assignment.forget_store(error.path)
+                    await self._start_over()
                 case BrokerError():
                     log.warning("%s; trying again", error)
                     await asyncio.sleep(RETRY_S)
@@ -286,16 +292,14 @@ class Engine:
     async def _start_over(self) -> None:
         """Drop what is in memory, fence our own past, go on from the committed positions."""
         self.checkpoint = Checkpoint(self.edges, self.metrics)
-        tasks = list(self.assignment.tasks)
-        await self.assignment.drop(tasks)
+        await self.assignment.drop(list(self.assignment.tasks))
         while not self._stopping:
             try:
                 await self.edges.outlet.open()
-                if self._assigned is None:
-                    await self.assignment.create(tasks)
+                if self._assigned is None:  # else the loop takes up the new assignment next
+                    await self.assignment.renew()
             except BrokerError as error:
                 log.warning("%s; trying again", error)
-                await self.assignment.drop(list(self.assignment.tasks))
                 await asyncio.sleep(RETRY_S)
             else:
                 return
@@ -309,9 +313,10 @@ class Engine:
             self._judge(task)
         try:
             await self.checkpoint.landed()
-        except (CommitRefused, CommitUnknown) as error:
-            self._doubt = error
-        await self.assignment.renew(failed)
+            await self.assignment.renew(failed)
+        except (BrokerError, CommitRefused, CommitUnknown) as error:
+            log.warning("%s; going back to what the broker has committed", error)
+            await self._start_over()
 
     def _judge(self, task: Task) -> None:
         """Count a failure; poison the event once its retries are used up."""
@@ -325,6 +330,8 @@ class Engine:
         agent = next(n.agent for n in task.part.nodes if n.agent.name == error.agent)
         if at is None or agent.on_error == "stop":
             raise error from error.cause
+        if len(self._failures) > FAILURES_MAX:  # of events that succeeded later
+            self._failures.clear()
         tries = self._failures[at] = self._failures.get(at, 0) + 1
         if tries <= agent.retries:
             log.warning("%s (%s); try %d of %d follows", error, type(error.cause).__name__,

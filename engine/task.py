@@ -204,11 +204,10 @@ class Task:
         self.tables.clear()
         self.store.close()
 
-    def _agent_failed(self, error: AgentFailed) -> None:
+    def _agent_failed(self, runner: Runner, error: AgentFailed) -> None:
         """Note the event that an agent raised on; the worker rolls the task back."""
         if self.state in {State.FAILED, State.CLOSED}:
             return
-        runner = next(r for r in self._runners if r.agent.name == error.agent)
         context = runner.context
         self.failure = error
         if context.run is not None:

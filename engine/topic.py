@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from engine.record import Batch
 
 
+DEAD_LETTER_BYTES = 4 << 20
+"""A dead letter is its record and what is said about it: it must fit where the record did."""
+
+
 class TopicConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How a topic is created. ``None``: the app's default (see :mod:`engine.config`).
 
@@ -62,7 +66,11 @@ class Topic:
     def dead_letter_topic(self, partitions: int) -> Topic:
         """Return the topic for what breaks the contract: bytes as they came, kept as long."""
         name = self.dead_letters
-        config = TopicConfig(partitions=partitions, retention_ms=self.config.retention_ms)
+        config = TopicConfig(
+            partitions=partitions,
+            retention_ms=self.config.retention_ms,
+            extra={"max.message.bytes": str(DEAD_LETTER_BYTES)},
+        )
         return Topic(name, Contract.of(name, bytes, null_values=True), config, internal=True)
 
     def sized(self, partitions: int) -> Topic:

@@ -33,6 +33,7 @@ class StoreCorrupted(StateError):
     """RocksDB cannot read what is in the directory."""
 
     def __init__(self, path: Path, reason: str) -> None:
+        self.path = path
         super().__init__(
             f"the store in {path} cannot be read ({reason}); it is rebuilt from its changelog"
         )

@@ -113,6 +113,7 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
             key_field: the field that an emitted record is keyed by.
         """
         decode, encode = value_functions(value_type)
+        time_of = operator.attrgetter(event_time) if isinstance(event_time, str) else event_time
         return cls(
             name=name,
             version=version,
@@ -120,14 +121,12 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
             value_type=value_type,
             decode=decode,
             encode=encode,
-            rules=(*structural_rules(value_type), *rules),
+            rules=(*structural_rules(value_type), *rules, *_time_rules(time_of)),
             key_type=key_type,
             key_required=key_required,
             key_field=operator.attrgetter(key_field) if key_field else None,
             null_values=null_values,
-            event_time=operator.attrgetter(event_time)
-            if isinstance(event_time, str)
-            else event_time,
+            event_time=time_of,
         )
 
     def check(self, keys: Sequence[bytes | None], values: Sequence[bytes | None]) -> Checked:
@@ -162,6 +161,25 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
             if rule.check is not None:
                 _apply(rule, checked)
         return checked
+
+
+LATEST_MS = 253_402_300_799_999
+"""The last millisecond of the year 9999. What claims to be later, or before 1970, is no time."""
+
+
+def _time_rules(time_of: Callable[[Any], int] | None) -> tuple[Rule, ...]:
+    """Return the rule that an event's time is one: Kafka cannot carry any other."""
+    if time_of is None:
+        return ()
+
+    def out_of_range(events: Sequence[Any]) -> Iterable[int]:
+        times = [0 if event is None else time_of(event) for event in events]
+        if not times or (min(times) >= 0 and max(times) <= LATEST_MS):
+            return ()
+        return [index for index, time in enumerate(times) if not 0 <= time <= LATEST_MS]
+
+    return (Rule("event_time.range", description="not a time from 1970 to 9999",
+                 check=out_of_range),)  # fmt: skip
 
 
 _NO_KEY = Violation("key.required", "key", "the record has no key")

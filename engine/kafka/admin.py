@@ -137,7 +137,7 @@ class KafkaAdmin:
             raise BrokerError(f"deleted topics do not go away: {', '.join(names)}") from error
 
     async def committed(self, group: str) -> dict[TP, int]:
-        """Return the offsets that a group has committed; none while its coordinator is coming up."""
+        """Return a group's committed offsets; none while its coordinator is coming up."""
         admin = await self._connected()
         try:
             found = await admin.list_consumer_group_offsets(group)

@@ -20,6 +20,8 @@ for _name in ("aiokafka", "aiokafka.conn", "aiokafka.producer"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
 REQUEST_TIMEOUT_MS = 30_000
+FUTURE_MS = 30 * 60_000
+"""How far ahead of the clock a record's timestamp may be; brokers take an hour by default."""
 
 
 def options(config: Config, role: str) -> dict[str, Any]:

@@ -33,11 +33,12 @@ def kafka_edges(config: Config, groups: Iterable[Iterable[str]]) -> Edges:
         groups: the input topics of each sub-topology.
     """
     home = claim_home(config)
+    clock = SystemClock()
     source = KafkaSource(config, groups)
     outlet = (
-        KafkaOutlet(config, f"{config.id}-{instance_of(config, home)}")
+        KafkaOutlet(config, f"{config.id}-{instance_of(config, home)}", clock)
         if config.guarantee == "exactly_once"
-        else PlainOutlet(config, source.commit_plain)
+        else PlainOutlet(config, source.commit_plain, clock)
     )
     memory = Memory(cache_bytes=config.cache_bytes, write_buffer_bytes=config.write_buffer_bytes)
 
@@ -49,7 +50,7 @@ def kafka_edges(config: Config, groups: Iterable[Iterable[str]]) -> Edges:
             return RocksStore(home / task, families, memory)
 
     return Edges(
-        clock=SystemClock(),
+        clock=clock,
         source=source,
         outlet=outlet,
         log=KafkaLog(config),

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from aiokafka.errors import KafkaError
 
+from engine.clock import SystemClock
 from engine.errors import BrokerError, CommitUnknown, RecordRefused
-from engine.kafka.client import connect
+from engine.kafka.client import FUTURE_MS, connect
 from engine.kafka.produce import Producing, Refused
 from engine.kafka.records import CODECS, encode_batches
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from aiokafka.client import AIOKafkaClient
 
+    from engine.clock import Clock
     from engine.config import Config
     from engine.edges import Position, Transaction
     from engine.record import TP, Headers
@@ -35,12 +37,16 @@ class PlainOutlet:
     transactional = False
 
     def __init__(
-        self, config: Config, commit_offsets: Callable[[dict[TP, Position]], Awaitable[None]]
+        self,
+        config: Config,
+        commit_offsets: Callable[[dict[TP, Position]], Awaitable[None]],
+        clock: Clock | None = None,
     ) -> None:
         self._config = config
         self._codec = CODECS[config.compression]
         self._client: AIOKafkaClient | None = None
         self._commit_offsets = commit_offsets
+        self._clock = clock or SystemClock()
 
     async def open(self) -> None:
         """Connect."""
@@ -59,8 +65,10 @@ class PlainOutlet:
         assert self._client is not None, "the outlet is not open"
         try:
             async with asyncio.timeout(self._config.transaction_timeout_ms / 1000):
+                latest_ms = self._clock.now_ms() + FUTURE_MS
                 batches = {
-                    tp: encode_batches(rows, self._codec) for tp, rows in transaction.rows.items()
+                    tp: encode_batches(rows, self._codec, latest_ms=latest_ms)
+                    for tp, rows in transaction.rows.items()
                 }
                 ends = await Producing(self._client).send(batches)
                 await self._commit_offsets(dict(transaction.positions))

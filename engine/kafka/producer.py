@@ -33,9 +33,10 @@ from aiokafka.protocol.transaction import (
     InitProducerIdRequest,
 )
 
+from engine.clock import SystemClock
 from engine.errors import BrokerError, CommitRefused, CommitUnknown, RecordRefused
 from engine.kafka import protocol
-from engine.kafka.client import back_off, connect
+from engine.kafka.client import FUTURE_MS, back_off, connect
 from engine.kafka.produce import Producing, Refused, together
 from engine.kafka.records import CODECS, Encoded, encode_batches
 
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
     from aiokafka.client import AIOKafkaClient
 
+    from engine.clock import Clock
     from engine.config import Config
     from engine.edges import Transaction
     from engine.record import TP, Headers
@@ -77,8 +79,9 @@ class KafkaOutlet:
 
     transactional = True
 
-    def __init__(self, config: Config, transactional_id: str) -> None:
+    def __init__(self, config: Config, transactional_id: str, clock: Clock | None = None) -> None:
         self._config = config
+        self._clock = clock or SystemClock()
         self._id = transactional_id
         self._codec = CODECS[config.compression]
         self._client: AIOKafkaClient | None = None
@@ -165,6 +168,7 @@ class KafkaOutlet:
 
     def _encode(self, rows: Any) -> dict[TP, list[Encoded]]:
         batches: dict[TP, list[Encoded]] = {}
+        latest_ms = self._clock.now_ms() + FUTURE_MS
         for tp, outputs in rows.items():
             sequence = self._sequences.get(tp, 0)
             batches[tp] = encode_batches(
@@ -173,6 +177,7 @@ class KafkaOutlet:
                 producer=self._producer,
                 sequence=sequence,
                 transactional=True,
+                latest_ms=latest_ms,
             )
             self._sequences[tp] = (sequence + len(outputs)) % (1 << 31)
         return batches

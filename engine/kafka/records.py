@@ -87,12 +87,15 @@ def encode_batches(
     producer: tuple[int, int] = (-1, -1),
     sequence: int = 0,
     transactional: bool = False,
+    latest_ms: int = 1 << 62,
 ) -> list[Encoded]:
     """Return ``rows`` as record batches (format v2), each within the broker's limit.
 
     Args:
         producer: producer id and epoch.
         sequence: the sequence number of the first record.
+        latest_ms: a later timestamp is set back to it: brokers refuse what lies in the future
+            (``message.timestamp.after.max.ms``), and one such event must not stop a worker.
     """
     batches: list[Encoded] = []
     at = 0
@@ -103,7 +106,8 @@ def encode_batches(
         append = builder.append
         count = 0
         for key, value, timestamp, headers in rows[at:] if at else rows:
-            if append(count, timestamp, key, value, list(headers)) is None:
+            when = timestamp if 0 <= timestamp <= latest_ms else min(max(0, timestamp), latest_ms)
+            if append(count, when, key, value, list(headers)) is None:
                 break
             count += 1
         batches.append(Encoded(bytes(builder.build()), count))
