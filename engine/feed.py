@@ -125,6 +125,11 @@ class Feed:
             self.quiet()
             await self._resume
 
+    @property
+    def asking(self) -> bool:
+        """Whether the agent has asked for an event and there was none."""
+        return self._waiter is not None and not self.busy
+
     def at_boundary(self) -> bool:
         """Say whether the agent is between two events."""
         return not self.busy or self._resume is not None

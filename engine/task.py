@@ -357,10 +357,10 @@ class Task:
         return all(runner.feed.at_boundary() for runner in self._runners)
 
     def idle(self) -> bool:
-        """Say whether nothing waits and no agent has an event in hand."""
+        """Say whether nothing waits and every agent has asked for more."""
         waiting = any(each.queue for each in self.inbox.inputs.values())
-        busy = any(runner.feed.busy for runner in self._runners)
-        return not (waiting or busy or self._ending)
+        asking = all(runner.feed.asking for runner in self._runners)
+        return asking and not waiting and not self._ending
 
     async def hold(self) -> None:
         """Finish the events in hand and take no more, until :meth:`release`."""

@@ -60,7 +60,7 @@ class Failure(click.ClickException):
 class Group(click.Group):
     """Commands whose errors are told in a sentence."""
 
-    command_class = Command
+    command_class = Command  # type: ignore[mutable-override]
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was asked for."""

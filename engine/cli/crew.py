@@ -59,7 +59,9 @@ class Inside:
     def check(self) -> None:
         """Raise what crashed the app."""
         if self._app.crashed:
-            raise self._app.crash_reason
+            reason = self._app.crash_reason
+            assert reason is not None
+            raise reason
 
     async def emitted(self, topics: tuple[str, ...]) -> list[int]:
         """Return what the engine's own counters say."""

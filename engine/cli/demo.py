@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 @click.option("--broker", metavar="HOST:PORT",
               help="Use this Kafka instead of starting one.")  # fmt: skip
 @click.option("--fresh", is_flag=True,
-              help="With --broker: delete the job's topics there first, with all they hold.")  # fmt: skip
+              help="With --broker: delete the job's topics there first.")  # fmt: skip
 @click.option("--guarantee", type=click.Choice(["exactly_once", "at_least_once"]),
               help="With --broker: at_least_once for one without transactions.")  # fmt: skip
 @options.state_dir
 @click.option("--keep-unmatched", is_flag=True,
-              help="Emit events of visitors without a profile too; they count as enriched.")  # fmt: skip
+              help="Emit events without a profile too; they count as enriched.")  # fmt: skip
 @click.option("--sessions", type=click.Choice(["final", "updates"]), default="final",
-              show_default=True, help="Emit a session once, when it has closed, or at each change.")  # fmt: skip
+              show_default=True, help="Emit a session when it has closed, or at each change.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True,
               help="End with one line of JSON on stdout.")  # fmt: skip
 def demo(*, as_json: bool, **given: Any) -> None:

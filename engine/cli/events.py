@@ -33,10 +33,10 @@ class Input(NamedTuple):
     """Profiles, and the events that are joined to them.
 
     Attributes:
-        count: how many events there are.
+        total: how many events there are.
     """
 
-    count: int
+    total: int
     profiles: Callable[[], Iterator[Keyed]]
     events: Callable[[], Iterator[Keyed]]
 

@@ -68,6 +68,7 @@ async def _run(app: App, ready: str) -> None:
         click.echo(ready, err=True)
     await app.wait_until_stopped()
     if app.crashed:
+        assert app.crash_reason is not None
         raise app.crash_reason
 
 

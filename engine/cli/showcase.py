@@ -62,7 +62,7 @@ def run(plan: Plan, console: Console) -> Result:
         app.configure(broker=place.address, guarantee=place.guarantee, state_dir=place.state_dir,
                       end_marks=True, **settings)  # fmt: skip
         console.print(
-            f"{place.name} at {place.address}, {promised(place.guarantee)}: {data.count:,} events, "
+            f"{place.name} at {place.address}, {promised(place.guarantee)}: {data.total:,} events, "
             f"{plan.partitions} partitions, {plan.replicas} worker{'s' * (plan.replicas > 1)}",
             soft_wrap=True,
         )
@@ -168,7 +168,7 @@ class Showcase:
         began = self._clock.elapsed_ms()
         feeding = asyncio.get_running_loop().create_task(self._feed(), name="feed")
         try:
-            with Display(self._console, self._clock, self._data.count) as display:
+            with Display(self._console, self._clock, self._data.total) as display:
                 await self._watch(crew, feeding, display)
             return (self._clock.elapsed_ms() - began) / 1000
         finally:
@@ -187,17 +187,20 @@ class Showcase:
             BrokerError: nothing has happened for a minute.
         """
         last, moved_ms = -1, self._clock.elapsed_ms()
-        goal = self._data.count + self._plan.partitions  # with the marks at the end
+        goal = self._data.total + self._plan.partitions  # with the marks at the end
         while True:
             crew.check()
             if feeding.done():
                 feeding.result()
             committed = await self._admin.committed(self._config.id)
             done = sum(offset for tp, offset in committed.items() if tp.topic == RAW)
+            enriched, dead_letters, sessions = await crew.emitted(EMITTED)
             display.show(Snapshot(
-                min(self._loader.sent - self._before, self._data.count),
-                min(done, self._data.count),
-                *await crew.emitted(EMITTED),
+                produced=min(self._loader.sent - self._before, self._data.total),
+                processed=min(done, self._data.total),
+                enriched=enriched,
+                dead_letters=dead_letters,
+                sessions=sessions,
                 exact=crew.exact,
             ))  # fmt: skip
             if done >= goal:
@@ -219,7 +222,7 @@ class Showcase:
             found = await tally.count(
                 self._config, topics, widths.__getitem__, updates=self._plan.sessions == "updates"
             )
-        count = self._data.count
+        count = self._data.total
         return Result(
             events=count,
             enriched=found.enriched,

@@ -31,7 +31,7 @@ TEND_S = 0.2
 @click.option("--replicas", type=click.IntRange(min=1), default=1, show_default=True,
               help="So many processes; one that crashes is started again.")  # fmt: skip
 @click.option("--commit-interval", type=options.Duration(),
-              help="Time between commits: about the latency of results. Default: 100ms.")  # fmt: skip
+              help="Time between commits, about the latency. Default: 100ms.")  # fmt: skip
 @click.option("--partitions", type=click.IntRange(min=1),
               help="Of topics that this worker creates. Default: 12.")  # fmt: skip
 @click.option("--end-marks", is_flag=True, hidden=True, help="Heed end-of-input marks.")

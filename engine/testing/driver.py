@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from engine.app import App
+    from engine.task import Task
 
 _STUCK_S = 30.0
-_QUIET_ROUNDS = 3
-"""So many rounds without work in a row, with naps in between, are the end of it."""
+_ROUNDS_AWAKE = 20
 _NAP_S = 0.0005
 
 
@@ -71,6 +71,7 @@ class Driver:
         self._runner: asyncio.Runner | None = None
         self._engine: Engine | None = None
         self._seen: dict[str, int] = {}
+        self._calls: list[asyncio.Task[Any]] = []  # timers' functions at work
 
     # -- life --------------------------------------------------------------------------------
 
@@ -197,18 +198,18 @@ class Driver:
 
     async def _until_idle(self, engine: Engine) -> None:
         """Go round until no input is left and no agent is busy."""
-        quiet = 0
-        while quiet < _QUIET_ROUNDS:
+        rounds = 0
+        while True:
             await engine.step()
-            await asyncio.sleep(0 if quiet == 0 else _NAP_S)
             tasks = engine.assignment.working()
-            busy = engine.assignment.coming or any(
-                task.state is State.FAILED
-                or not task.idle()
-                or any(not each.caught_up() for each in task.inbox.inputs.values())
-                for task in tasks
-            )
-            quiet = 0 if busy else quiet + 1
+            if self._calls:
+                await asyncio.wait(self._calls)
+                self._calls.clear()
+            elif not engine.assignment.coming and all(map(_is_idle, tasks)):
+                return
+            rounds += 1
+            if rounds % _ROUNDS_AWAKE == 0:
+                await asyncio.sleep(_NAP_S)  # an agent awaits something real
 
     # -- out ---------------------------------------------------------------------------------
 
@@ -284,7 +285,7 @@ class Driver:
 
         def fire() -> None:
             if self._engine is engine:
-                asyncio.get_running_loop().create_task(call())
+                self._calls.append(asyncio.get_running_loop().create_task(call()))
                 self._arm(interval_ms, call)
 
         self.clock.call_later(interval_ms, fire)
@@ -299,6 +300,12 @@ class Driver:
     def _require(self) -> Engine:
         assert self._engine is not None, "the Driver's worker is not running"
         return self._engine
+
+
+def _is_idle(task: Task) -> bool:
+    """Say whether a task has nothing more to do."""
+    caught_up = all(each.caught_up() for each in task.inbox.inputs.values())
+    return task.state is not State.FAILED and task.idle() and caught_up
 
 
 def _raw_key(topic: Topic, key: Any) -> bytes | None:
