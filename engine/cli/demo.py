@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 @click.option("--keep-unmatched", is_flag=True,
               help="Emit events without a profile too; they count as enriched.")  # fmt: skip
 @click.option("--sessions", type=click.Choice(["final", "updates"]), default="final",
-              show_default=True, help="Emit a session when it has closed, or at each change.")  # fmt: skip
+              show_default=True, help="A session once, or at each change.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True,
               help="End with one line of JSON on stdout.")  # fmt: skip
 def demo(*, as_json: bool, **given: Any) -> None:

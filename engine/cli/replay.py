@@ -46,21 +46,20 @@ def replay(module: str, source: Path, target: Path, *, keep_open: bool) -> None:
     from engine.testing import Driver
 
     app = load_app(module)
-    with source.open("rb") as lines, target.open("wb") as results:
-        with Driver(app, window_headers=True) as driver:
-            recorder = Recorder(driver, results)
-            with click.progressbar(
-                lines,
-                length=_count(source),
-                label="replaying",
-                file=click.get_text_stream("stderr"),
-            ) as bar:
-                for number, line in enumerate(bar, 1):
-                    if line.strip():
-                        recorder.put(_record(line, source, number))
-            if not keep_open:
-                driver.close_windows()
-                recorder.write_new()
+    stderr = click.get_text_stream("stderr")
+    with (
+        source.open("rb") as lines,
+        target.open("wb") as results,
+        Driver(app, window_headers=True) as driver,
+        click.progressbar(lines, length=_count(source), label="replaying", file=stderr) as bar,
+    ):
+        recorder = Recorder(driver, results)
+        for number, line in enumerate(bar, 1):
+            if line.strip():
+                recorder.put(_record(line, source, number))
+        if not keep_open:
+            driver.close_windows()
+            recorder.write_new()
     click.echo(
         f"{recorder.taken:,} records in, {recorder.written:,} out, of which "
         f"{recorder.dead_letters:,} dead letters: {target}",
