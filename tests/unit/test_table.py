@@ -131,6 +131,20 @@ def test_eviction_spares_what_changed_while_a_cut_was_flying():
     assert dict(harness.partition.items()) == {"a": 2, "b": 1}
 
 
+def test_reads_while_a_cut_is_flying_see_what_was_cut():
+    """The store still has what was before."""
+    harness = Harness(keyed(cache_entries=0))
+    harness.partition.put("a", 1)
+    harness.commit()
+    harness.partition.put("a", 2)
+    harness.partition.put("b", 2)
+    harness.cut()
+    assert (harness.partition.get("a"), harness.partition.get("b")) == (2, 2)
+    assert dict(harness.partition.items()) == {"a": 2, "b": 2}
+    harness.land()
+    assert dict(harness.partition.items()) == {"a": 2, "b": 2}
+
+
 def test_a_list_stays_a_list_when_it_comes_back():
     """As a value; as a key it becomes a tuple again."""
     harness = Harness(keyed(cache_entries=0, key=None))
