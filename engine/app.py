@@ -112,6 +112,7 @@ class App(faust.App):
         if broker is not None:
             self._settings["broker"] = _plain_broker(broker)
         settings.setdefault("web_enabled", False)
+        settings.setdefault("web_bind", "127.0.0.1")  # Faust's own default is every address
         self.declared_agents: list[Agent] = []
         self.declared_tables: dict[str, TableHandle] = {}
         self.declared_topics: dict[str, Topic] = {}
@@ -351,6 +352,9 @@ class App(faust.App):
     async def on_start(self) -> None:
         """Finalize; Faust would make its consumer here."""
         self.finalize()
+
+    def _create_directories(self) -> None:
+        """Make none: Faust's data directory would hold nothing of ours."""
 
     async def on_stop(self) -> None:
         """Tell who asked to be told; there is no consumer or producer of Faust's to stop."""
