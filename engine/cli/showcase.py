@@ -25,6 +25,7 @@ from engine.devbroker import start_broker
 from engine.errors import BrokerError, ConfigError
 from engine.kafka.admin import KafkaAdmin
 from engine.kafka.log import KafkaLog
+from engine.record import TP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -149,8 +150,13 @@ class Showcase:
     async def _forgotten(self) -> None:
         """Wait until the broker has forgotten what the group committed on deleted topics."""
         async with asyncio.timeout(STALLED_S):
-            while any(tp.topic == RAW for tp in await self._admin.committed(self._config.id)):
+            while await self._committed():
                 await asyncio.sleep(LOOK_S)
+
+    async def _committed(self) -> int:
+        """Return how many events the group has committed, end marks included."""
+        tps = [TP(RAW, number) for number in range(self._plan.partitions)]
+        return sum((await self._admin.committed(self._config.id, tps)).values())
 
     # -- work --------------------------------------------------------------------------------
 
@@ -192,8 +198,7 @@ class Showcase:
             crew.check()
             if feeding.done():
                 feeding.result()
-            committed = await self._admin.committed(self._config.id)
-            done = sum(offset for tp, offset in committed.items() if tp.topic == RAW)
+            done = await self._committed()
             enriched, dead_letters, sessions = await crew.emitted(EMITTED)
             display.show(Snapshot(
                 produced=min(self._loader.sent - self._before, self._data.total),

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
 
@@ -136,11 +137,15 @@ class KafkaAdmin:
         except TimeoutError as error:
             raise BrokerError(f"deleted topics do not go away: {', '.join(names)}") from error
 
-    async def committed(self, group: str) -> dict[TP, int]:
-        """Return a group's committed offsets; none while its coordinator is coming up."""
+    async def committed(self, group: str, tps: Collection[TP]) -> dict[TP, int]:
+        """Return a group's committed offsets; none while its coordinator is coming up.
+
+        The partitions are named: not every broker lists those of a group by itself.
+        """
         admin = await self._connected()
         try:
-            found = await admin.list_consumer_group_offsets(group)
+            keys = [TopicPartition(*tp) for tp in tps]
+            found = await admin.list_consumer_group_offsets(group, partitions=keys)
         except (KafkaError, OSError) as error:
             if getattr(error, "retriable", False):
                 return {}
