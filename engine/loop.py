@@ -130,7 +130,7 @@ class Engine:
     async def _prepare_topics(self) -> None:
         """Create what is missing; check that what is joined has equal partitions."""
         admin = self.edges.admin
-        await admin.create([t for t in self.topology.inputs.values() if not t.internal])
+        await self._create_inputs()
         await self._create_moves()
         self._partitions = await admin.partitions(list(self.topology.inputs))
         self.topology = self.topology.measured(self._partitions)
@@ -147,6 +147,18 @@ class Engine:
             for table in part.tables:
                 if table.changelog is not None:
                     _check_changelog(table.changelog.name, part.width, self._partitions)
+
+    async def _create_inputs(self) -> None:
+        """Create missing inputs, with as many partitions as what they are joined with has."""
+        admin = self.edges.admin
+        inputs = [topic for topic in self.topology.inputs.values() if not topic.internal]
+        known = await admin.partitions([topic.name for topic in inputs])
+        for part in self.topology.parts:
+            widths = {known[topic.name] for topic in part.inputs if topic.name in known}
+            for topic in part.inputs:
+                if len(widths) == 1 and topic.name not in known and not topic.config.partitions:
+                    topic.sized(*widths)
+        await admin.create(inputs)
 
     async def _create_moves(self) -> None:
         """Create the topics of ``group_by``: as many partitions as what flows into them."""

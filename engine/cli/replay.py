@@ -126,12 +126,16 @@ class Recorder:
             self.written += 1
 
     def _new(self) -> Iterator[tuple[TP, Output]]:
+        from engine.task import END_MARK
+
         broker = self._driver.broker
         start, self._seen = self._seen, len(broker.order)
         for tp, offset in broker.order[start:]:
             output = broker.logs[tp][offset]
             hidden = tp.topic in self._inputs or self._driver.app.topic_named(tp.topic).internal
-            if output is not None and (not hidden or tp.topic.endswith("-dlq")):
+            if output is None or any(name == END_MARK for name, _ in output[3]):
+                continue
+            if not hidden or tp.topic.endswith("-dlq"):
                 yield tp, output
 
     def _row(self, tp: TP, output: Output) -> dict[str, Any]:

@@ -254,12 +254,11 @@ class MemoryAdmin:
         return {topic: counts[topic] for topic in topics if topic in counts}
 
     async def create(self, topics: Iterable[Topic]) -> list[str]:
-        """Create what is missing. A size that a topic asks for is taken only by internal ones."""
+        """Create what is missing, as wide as it asks for, else with the broker's default."""
         created = []
         for topic in topics:
             if topic.name not in self._broker.counts:
-                wanted = topic.config.partitions if topic.internal else None
-                self._broker.create(topic.name, wanted)
+                self._broker.create(topic.name, topic.config.partitions)
                 created.append(topic.name)
         return created
 

@@ -76,6 +76,14 @@ def test_joined_topics_of_different_widths_are_refused_with_the_fix() -> None:
     assert "group_by" in text
 
 
+def test_a_missing_input_is_created_as_wide_as_what_it_is_joined_with() -> None:
+    """Not with the default number of partitions, which would not fit."""
+    driver = Driver(two_topic_app(), partitions=1)
+    driver.broker.create("orders", 5)
+    with driver:
+        assert driver.broker.counts["customers"] == 5
+
+
 def test_a_changelog_that_does_not_fit_its_inputs_is_refused() -> None:
     """Inputs were re-partitioned under a table that was logged before."""
     app = App("grown")
