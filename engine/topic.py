@@ -52,6 +52,7 @@ class Topic:
         self.contract = contract
         self.config = config or TopicConfig()
         self.internal = internal
+        self.fitted = False
         self.key = RAW_KEYS if contract.key_type is None else key_codec(contract.key_type)
         self.send_outside: Any = None  # set by the app: how to send when no agent is running
 
@@ -67,14 +68,15 @@ class Topic:
         """Return the topic for what breaks the contract: bytes as they came, kept as long."""
         name = self.dead_letters
         config = TopicConfig(
-            partitions=partitions,
             retention_ms=self.config.retention_ms,
             extra={"max.message.bytes": str(DEAD_LETTER_BYTES)},
         )
-        return Topic(name, Contract.of(name, bytes, null_values=True), config, internal=True)
+        letters = Topic(name, Contract.of(name, bytes, null_values=True), config, internal=True)
+        return letters.sized(partitions)
 
     def sized(self, partitions: int) -> Topic:
-        """Set how many partitions it is created with; return it."""
+        """Set how many partitions it must have to fit others; return it."""
+        self.fitted = True
         self.config = msgspec.structs.replace(self.config, partitions=partitions)
         return self
 
