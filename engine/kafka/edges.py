@@ -85,12 +85,6 @@ def claim_home(config: Config) -> Path:
     raise ConfigError(f"{HOMES_MAX} workers use {config.state_dir} already; give --state-dir")
 
 
-def release_homes() -> None:
-    """Let others have this process's state directories (the stores must be closed)."""
-    while _claimed:
-        _claimed.pop().close()
-
-
 def instance_of(config: Config, home: Path) -> str:
     """Return this worker's stable name: the configured one, else one kept beside its state.
 

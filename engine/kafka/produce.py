@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.produce import ProduceRequest
 
+from engine.clock import SystemClock
 from engine.errors import BrokerError, RecordRefused
 from engine.kafka import protocol
-from engine.kafka.client import back_off
-from engine.kafka.records import Encoded, encode_batches
+from engine.kafka.client import FUTURE_MS, back_off, connect
+from engine.kafka.records import CODECS, Encoded, encode_batches
 from engine.record import TP
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
     from aiokafka.client import AIOKafkaClient
 
+    from engine.clock import Clock
+    from engine.config import Config
     from engine.record import Headers, Output
 
 PRODUCE_TIMEOUT_MS = 20_000
@@ -98,19 +102,46 @@ class Producing:
         )
         return await self._client.send(node, request)
 
-    async def send_one(
+
+class Connected:
+    """What both kinds of outlet have: a connection, and sending outside of transactions."""
+
+    def __init__(self, config: Config, clock: Clock | None = None) -> None:
+        self._config = config
+        self._clock = clock or SystemClock()
+        self._codec = CODECS[config.compression]
+        self._client: AIOKafkaClient | None = None
+
+    async def _connect(self) -> None:
+        self._client = await connect(self._config, "producer")
+
+    def _latest_ms(self) -> int:
+        """Return the latest timestamp (ms) that a record may go out with."""
+        return self._clock.now_ms() + FUTURE_MS
+
+    async def close(self) -> None:
+        """Drop the connections. A transaction that is open stays so until somebody opens anew."""
+        client, self._client = self._client, None
+        if client is not None:
+            with contextlib.suppress(Exception):
+                await client.close()
+
+    async def send(
         self,
         topic: str,
         key: bytes | None,
         value: bytes | None,
-        timestamp: int,
+        timestamp: int | None,
         headers: Headers,
-        partition: int,
+        partition: int | None,
     ) -> None:
-        """Send one record outside of any transaction."""
-        rows: list[Output] = [(key, value, timestamp, headers)]
+        """Send one record outside of any transaction (timers, commands, pages)."""
+        if self._client is None:
+            raise BrokerError(f"could not send to {topic}: the connection is being renewed")
+        rows: list[Output] = [(key, value, timestamp or 0, headers)]
+        batches = encode_batches(rows, 0, latest_ms=self._latest_ms())
         try:
-            await self.send({TP(topic, partition): encode_batches(rows, 0)})
+            await Producing(self._client).send({TP(topic, partition or 0): batches})
         except Refused as error:
             raise RecordRefused(str(error)) from error
         except (KafkaError, OSError) as error:

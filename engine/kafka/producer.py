@@ -19,7 +19,6 @@ request that got *no answer* is never repeated: a late EndTxn could hit the next
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -33,22 +32,19 @@ from aiokafka.protocol.transaction import (
     InitProducerIdRequest,
 )
 
-from engine.clock import SystemClock
 from engine.errors import BrokerError, CommitRefused, CommitUnknown, RecordRefused
 from engine.kafka import protocol
-from engine.kafka.client import FUTURE_MS, back_off, connect
-from engine.kafka.produce import Producing, Refused, together
-from engine.kafka.records import CODECS, Encoded, encode_batches
+from engine.kafka.client import back_off
+from engine.kafka.produce import Connected, Producing, Refused, together
+from engine.kafka.records import Encoded, encode_batches
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from aiokafka.client import AIOKafkaClient
-
     from engine.clock import Clock
     from engine.config import Config
     from engine.edges import Transaction
-    from engine.record import TP, Headers
+    from engine.record import TP
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +65,7 @@ class Membership(NamedTuple):
         return self.generation < 0 or not self.member_id
 
 
-class KafkaOutlet:
+class KafkaOutlet(Connected):
     """The one transactional producer of a worker.
 
     Args:
@@ -80,11 +76,8 @@ class KafkaOutlet:
     transactional = True
 
     def __init__(self, config: Config, transactional_id: str, clock: Clock | None = None) -> None:
-        self._config = config
-        self._clock = clock or SystemClock()
+        super().__init__(config, clock)
         self._id = transactional_id
-        self._codec = CODECS[config.compression]
-        self._client: AIOKafkaClient | None = None
         self._producer = (-1, -1)
         self._sequences: dict[TP, int] = {}
         self._coordinators: dict[Any, int] = {}
@@ -98,9 +91,11 @@ class KafkaOutlet:
             BrokerError: no broker answers in time.
         """
         await self.close()
+        self._sequences.clear()
+        self._coordinators.clear()
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
-                self._client = await connect(self._config, "producer")
+                await self._connect()
                 answer = await self._ask(
                     _TXN,
                     lambda: InitProducerIdRequest(
@@ -112,19 +107,11 @@ class KafkaOutlet:
                 )
         except (TimeoutError, Refused, KafkaError, OSError) as error:
             raise BrokerError(
-                f"the broker at {self._config.broker} gives no transactional producer: {error!r}"
+                f"the broker at {self._config.broker} gives no transactional producer ({error!r}); "
+                "one that has no transactions at all needs --guarantee at_least_once"
             ) from error
         self._producer = (answer.producer_id, answer.producer_epoch)
         log.debug("producer %s: id %d, epoch %d", self._id, *self._producer)
-
-    async def close(self) -> None:
-        """Drop the connections. A transaction that is open stays so until somebody opens anew."""
-        client, self._client = self._client, None
-        self._sequences.clear()
-        self._coordinators.clear()
-        if client is not None:
-            with contextlib.suppress(Exception):
-                await client.close()
 
     # -- the transaction ---------------------------------------------------------------------
 
@@ -135,12 +122,12 @@ class KafkaOutlet:
             async with asyncio.timeout(deadline_s):
                 return await self._commit(transaction)
         except Refused as error:
-            await self._abandon()
+            await self.close()  # this producer is finished for good
             if error.code in protocol.FENCED:
                 raise CommitRefused(f"this worker is not the owner any more ({error})") from error
             raise RecordRefused(f"{error}; nothing of this transaction is visible") from error
         except (TimeoutError, KafkaError, OSError, AssertionError) as error:
-            await self._abandon()
+            await self.close()  # this producer is finished for good
             raise CommitUnknown(f"no answer to a part of the transaction: {error!r}") from error
 
     async def _commit(self, transaction: Transaction) -> dict[TP, int]:
@@ -168,7 +155,7 @@ class KafkaOutlet:
 
     def _encode(self, rows: Any) -> dict[TP, list[Encoded]]:
         batches: dict[TP, list[Encoded]] = {}
-        latest_ms = self._clock.now_ms() + FUTURE_MS
+        latest_ms = self._latest_ms()
         for tp, outputs in rows.items():
             sequence = self._sequences.get(tp, 0)
             batches[tp] = encode_batches(
@@ -221,10 +208,6 @@ class KafkaOutlet:
             "TxnOffsetCommit",
         )
 
-    async def _abandon(self) -> None:
-        """Finish this producer for good."""
-        await self.close()
-
     async def _ask(
         self,
         kind: Any,
@@ -276,21 +259,6 @@ class KafkaOutlet:
             await self._client.force_metadata_update()
         self._coordinators[kind] = node
         return node
-
-    async def send(
-        self,
-        topic: str,
-        key: bytes | None,
-        value: bytes | None,
-        timestamp: int | None,
-        headers: Headers,
-        partition: int | None,
-    ) -> None:
-        """Send one record outside of any transaction."""
-        if self._client is None:
-            raise BrokerError(f"could not send to {topic}: the connection is being renewed")
-        one = Producing(self._client)
-        await one.send_one(topic, key, value, timestamp or 0, headers, partition or 0)
 
 
 def _by_topic(
