@@ -1,0 +1,570 @@
+"""A Kafka cluster in memory, as far as exactly-once depends on it, for several workers at once.
+
+It keeps the rules that matter and that a real broker keeps: transactions with ids, epochs and a
+state of their own; markers that reach the partitions one by one, after EndTxn was answered; a last
+stable offset; offsets that are pending until the group's marker comes; a group with generations,
+session timeouts and eager rebalances; fencing; sequence numbers. A request that is lost on its way,
+or whose answer is, is decided by :mod:`tests.simulation.faults`.
+
+Requests come in as the engine's own code builds them (:mod:`engine.kafka.producer` runs on this
+cluster unchanged); what the two sides disagree on would show on a real broker, in ``tests/broker``.
+"""
+
+import asyncio
+from types import SimpleNamespace
+
+from aiokafka.errors import RequestTimedOutError
+from aiokafka.record.memory_records import MemoryRecords
+
+from engine.edges import Position
+from engine.kafka import protocol
+from engine.record import TP
+
+PLAIN, PENDING, COMMITTED, ABORTED, MARKER = range(5)
+READABLE = (PLAIN, COMMITTED)
+
+INVALID_TXN_STATE = 48
+OUT_OF_ORDER_SEQUENCE = 45
+INVALID_PRODUCER_ID_MAPPING = 49
+MEMBER_ID_REQUIRED = 79
+MARKER_S = (0.0002, 0.010)
+REBALANCE_TIMEOUT_S = 30.0
+
+
+class Partition:
+    """One partition's log."""
+
+    def __init__(self):
+        self.rows = []
+        self.states = []
+        self.owners = []
+        self.open = {}  # producer id -> first offset of its open transaction
+        self.sequences = {}  # producer id -> (epoch, next sequence, first sequence and offset last)
+
+    def __len__(self):
+        return len(self.rows)
+
+    def append(self, row, state, owner=None):
+        self.rows.append(row)
+        self.states.append(state)
+        self.owners.append(owner)
+
+    @property
+    def stable(self):
+        """The last stable offset."""
+        return min(self.open.values(), default=len(self.rows))
+
+    def readable(self, start=0, stop=None):
+        """Return (offset, record) of the committed records in [start, stop)."""
+        stop = self.stable if stop is None else min(stop, self.stable)
+        return [(n, self.rows[n]) for n in range(start, stop) if self.states[n] in READABLE]
+
+    def mark(self, owner, state):
+        """Write a transaction's marker."""
+        for offset in range(self.open.pop(owner, len(self.rows)), len(self.rows)):
+            if self.owners[offset] == owner and self.states[offset] == PENDING:
+                self.states[offset] = state
+        self.append(None, MARKER, owner)
+
+
+class Transactional:
+    """What the transaction coordinator knows of one transactional id."""
+
+    def __init__(self, name, number):
+        self.name = name
+        self.id = number
+        self.epoch = -1
+        self.state = "empty"  # empty, ongoing, ending
+        self.partitions = set()
+        self.offsets = False
+        self.serial = 0
+        self.timeout_s = 60.0
+
+
+class Cluster:
+    """See the module. Only one node, which never fails: its faults are those of its answers."""
+
+    def __init__(self, loop, faults, *, trace=True):
+        self.loop = loop
+        self.faults = faults
+        self.random = faults.random
+        self.partitions = {}
+        self.widths = {}
+        self.default_width = 1
+        self.transactional = {}
+        self.group = Group(self)
+        self.readers = []
+        self.events = []
+        self.tracing = trace
+        self.slowest_marker_s = 0.0
+
+    def say(self, *what):
+        """Add a line to the trace."""
+        if self.tracing:
+            self.events.append((round(self.loop.time(), 6), *what))
+
+    def create(self, topic, partitions):
+        """Create a topic."""
+        if topic not in self.widths:
+            self.widths[topic] = partitions
+            for number in range(partitions):
+                self.partitions[TP(topic, number)] = Partition()
+
+    def produce(self, tp, row):
+        """Append a record from outside, in no transaction."""
+        self.partitions[tp].append(row, PLAIN)
+        self.tell(tp)
+
+    def tell(self, tp):
+        """Wake those who wait for records of a partition."""
+        for reader in self.readers:
+            reader.tell(tp)
+
+    # -- requests ----------------------------------------------------------------------------
+
+    async def ask(self, process, what, work):
+        """Have ``work`` done at the cluster, some time, and return its answer, some time.
+
+        An answer may be a future. Without an answer it never returns: callers have deadlines.
+        """
+        answer = self.loop.create_future()
+        if self.faults.over:
+            raise RequestTimedOutError(what)
+        if not process.alive:
+            return await answer
+        fate = self.faults.fate(process, what)
+
+        def arrive():
+            if fate.refused:
+                result = fate.refused
+                self.say(what, process.name, "refused", fate.refused)
+            else:
+                result = work()
+            if isinstance(result, asyncio.Future):
+                result.add_done_callback(lambda done: send_back(done.result()), context=outside)
+            else:
+                send_back(result)
+
+        def send_back(result):
+            if not fate.answer_lost:
+                self.loop.later(fate.answer_s, give, result)
+
+        def give(result):
+            if not answer.done():
+                answer.set_result(result)
+
+        outside = self.loop.outside
+        if fate.request_lost:
+            self.say(what, process.name, "lost")
+        else:
+            self.loop.later(fate.request_s, arrive)
+        if fate.answer_lost:
+            self.say(what, process.name, "answer lost")
+        return await answer
+
+    # -- transactions ------------------------------------------------------------------------
+
+    def init_producer(self, name, timeout_ms):
+        found = self.transactional.get(name)
+        if found is None:
+            found = self.transactional[name] = Transactional(name, 1000 + len(self.transactional))
+        found.timeout_s = timeout_ms / 1000
+        if found.state == "ongoing":
+            found.epoch += 1
+            self._end(found, ABORTED)
+        if found.state == "ending":
+            return SimpleNamespace(
+                error_code=protocol.CONCURRENT_TRANSACTIONS, producer_id=-1, producer_epoch=-1
+            )
+        found.epoch += 1
+        self.say("InitProducerId", name, found.epoch)
+        return SimpleNamespace(error_code=0, producer_id=found.id, producer_epoch=found.epoch)
+
+    def _find(self, name, producer_id, epoch):
+        """Return a producer's transaction, or the error code for it."""
+        found = self.transactional.get(name)
+        if found is None or found.id != producer_id:
+            return INVALID_PRODUCER_ID_MAPPING
+        if found.epoch != epoch:
+            return protocol.PRODUCER_FENCED
+        return found
+
+    def _begin(self, found):
+        """Return an error code, or 0 and the transaction is open."""
+        if found.state == "ending":
+            return protocol.CONCURRENT_TRANSACTIONS
+        if found.state == "empty":
+            found.state = "ongoing"
+            found.serial += 1
+            self.loop.later(found.timeout_s, self._time_out, found, found.serial)
+        return 0
+
+    def _time_out(self, found, serial):
+        if found.state == "ongoing" and found.serial == serial:
+            self.say("transaction timed out", found.name)
+            found.epoch += 1
+            self._end(found, ABORTED)
+
+    def add_partitions(self, name, producer_id, epoch, topics):
+        found = self._find(name, producer_id, epoch)
+        code = found if isinstance(found, int) else self._begin(found)
+        if not code:
+            found.partitions |= {TP(topic, n) for topic, numbers in topics for n in numbers}
+        errors = [(topic, [(n, code) for n in numbers]) for topic, numbers in topics]
+        return SimpleNamespace(errors=errors)
+
+    def add_offsets(self, name, producer_id, epoch):
+        found = self._find(name, producer_id, epoch)
+        code = found if isinstance(found, int) else self._begin(found)
+        if not code:
+            found.offsets = True
+        return SimpleNamespace(error_code=code)
+
+    def end_transaction(self, name, producer_id, epoch, commits):
+        found = self._find(name, producer_id, epoch)
+        if isinstance(found, int):
+            code = found
+        elif found.state == "ongoing":
+            code = 0
+            self._end(found, COMMITTED if commits else ABORTED)
+        elif found.state == "ending":
+            code = protocol.CONCURRENT_TRANSACTIONS
+        else:
+            code = INVALID_TXN_STATE
+        return SimpleNamespace(error_code=code)
+
+    def _end(self, found, state):
+        """Decide a transaction; its markers follow, one by one."""
+        self.say("commit" if state == COMMITTED else "abort", found.name, found.epoch)
+        found.state = "ending"
+        targets = sorted(found.partitions)
+        if found.offsets:
+            targets.append(None)
+        left = len(targets)
+
+        def mark(tp):
+            nonlocal left
+            left -= 1
+            if tp is None:
+                self.group.decide(found.id, committed=state == COMMITTED)
+            else:
+                self.partitions[tp].mark(found.id, state)
+                self.tell(tp)
+            if left == 0:
+                found.state = "empty"
+                found.partitions = set()
+                found.offsets = False
+
+        for tp in targets:
+            self.loop.later(self.faults.marker_s(), mark, tp)
+        if not targets:
+            found.state = "empty"
+
+    def append_batches(self, transactional_id, topics):
+        """Take a produce request."""
+        answers = []
+        for topic, partitions in topics:
+            rows = []
+            for number, data in partitions:
+                code, base = self.faults.refuse_batch(), -1
+                if not code:
+                    code, base = self._append(transactional_id, TP(topic, number), data)
+                    if not code and self.faults.forget_batch():  # taken, but not said so
+                        code = protocol.NOT_ENOUGH_REPLICAS_AFTER_APPEND
+                rows.append((number, code, base))
+            answers.append((topic, rows))
+        return SimpleNamespace(topics=answers)
+
+    def _append(self, transactional_id, tp, data):
+        records = MemoryRecords(data)
+        batch = records.next_batch()
+        owner, epoch, sequence = batch.producer_id, batch.producer_epoch, batch.base_sequence
+        found = self._find(transactional_id, owner, epoch)
+        if isinstance(found, int):
+            return found, -1
+        if found.state != "ongoing" or tp not in found.partitions:
+            return INVALID_TXN_STATE, -1
+        log = self.partitions[tp]
+        known_epoch, following, last = log.sequences.get(owner, (-1, 0, (-1, -1)))
+        if known_epoch == epoch and sequence == last[0]:
+            return 0, last[1]  # sent again
+        if sequence != (following if known_epoch == epoch else 0):
+            return OUT_OF_ORDER_SEQUENCE, -1
+        base = len(log)
+        log.open.setdefault(owner, base)
+        for record in batch:
+            row = (record.key, record.value, record.timestamp, tuple(record.headers))
+            log.append(row, PENDING, owner)
+        log.sequences[owner] = (epoch, sequence + len(log) - base, (sequence, base))
+        return 0, base
+
+    def commit_offsets(self, fields):
+        """Take a TxnOffsetCommit."""
+        name, _, producer_id, epoch, generation, member, _, topics = fields
+        positions = {
+            TP(topic, number): Position(offset, metadata)
+            for topic, partitions, _ in topics
+            for number, offset, _, metadata, _ in partitions
+        }
+        found = self._find(name, producer_id, epoch)
+        if isinstance(found, int):
+            code = found
+        elif found.state != "ongoing" or not found.offsets:
+            code = INVALID_TXN_STATE
+        else:
+            code = self.group.check(generation, member)
+        if not code:
+            self.group.pend(found, generation, member, positions)
+        answers = [(topic, [(row[0], code, {}) for row in rows], {}) for topic, rows, _ in topics]
+        return SimpleNamespace(topics=answers)
+
+    def hanging(self):
+        """Return the transactions that are not ended, and partitions that wait for a marker."""
+        return [
+            *(found.name for found in self.transactional.values() if found.state != "empty"),
+            *(str(tp) for tp, log in self.partitions.items() if log.open),
+        ]
+
+
+class Member:
+    """One member of the group."""
+
+    def __init__(self, name, worker, session_s):
+        self.name = name
+        self.worker = worker
+        self.session_s = session_s
+        self.subscription = None
+        self.join = None
+        self.sync = None
+        self.deadline = 0.0
+        self.assignment = None
+
+
+class Claim:
+    """Offsets that a transaction carries, and who said so."""
+
+    def __init__(self, worker, generation, member, positions):
+        self.worker = worker
+        self.generation = generation
+        self.member = member
+        self.positions = positions
+
+
+class Group:
+    """The classic protocol of the group coordinator.
+
+    Attributes:
+        owners: who owned a partition in a generation.
+        history: (partition, claim) as they were committed.
+    """
+
+    def __init__(self, cluster):
+        self.cluster = cluster
+        self.loop = cluster.loop
+        self.members = {}
+        self.unborn = {}  # member ids given out, not yet used
+        self.generation = 0
+        self.state = "empty"  # empty, preparing, completing, stable
+        self.leader = None
+        self.committed = {}
+        self.pending = {}
+        self.owners = {}
+        self.history = []
+        self._count = 0
+        self._round = 0
+
+    # -- offsets -----------------------------------------------------------------------------
+
+    def check(self, generation, member):
+        """Return the error code for offsets from a member of a generation.
+
+        A transaction's offsets without a member are taken unchecked, as Kafka takes them.
+        """
+        if generation < 0 and not member:
+            return 0
+        if member not in self.members:
+            return protocol.UNKNOWN_MEMBER_ID
+        return 0 if generation == self.generation else protocol.ILLEGAL_GENERATION
+
+    def pend(self, found, generation, member, positions):
+        claim = self.pending.get(found.id)
+        if claim is None:
+            worker = self.members[member].worker if member in self.members else found.name
+            self.pending[found.id] = Claim(worker, generation, member, dict(positions))
+        else:
+            claim.positions |= positions
+
+    def decide(self, producer_id, *, committed):
+        claim = self.pending.pop(producer_id, None)
+        if claim is not None and committed:
+            for tp, position in claim.positions.items():
+                self.history.append((tp, position, claim))
+                self.committed[tp] = position
+            at = [(str(tp), position.offset) for tp, position in sorted(claim.positions.items())]
+            self.cluster.say("offsets", claim.worker, claim.generation, *at)
+
+    def fetch(self, topics):
+        """Return committed offsets; those of an open transaction say: wait."""
+        unstable = {tp for claim in self.pending.values() for tp in claim.positions}
+        answers = []
+        for topic, numbers, _ in topics:
+            rows = []
+            for number in numbers:
+                tp = TP(topic, number)
+                at = self.committed.get(tp, Position(-1, ""))
+                code = protocol.UNSTABLE_OFFSET_COMMIT if tp in unstable else 0
+                rows.append((number, at.offset, -1, at.metadata, code, {}))
+            answers.append((topic, rows, {}))
+        return SimpleNamespace(error_code=0, topics=answers)
+
+    # -- membership --------------------------------------------------------------------------
+
+    def join(self, name, worker, session_s, subscription):
+        """Return the answer to a JoinGroup: a future, as a rebalance waits for its members."""
+        if not name:
+            self._count += 1
+            given = f"{worker}-{self._count}"
+            self.unborn[given] = worker
+            return SimpleNamespace(error_code=MEMBER_ID_REQUIRED, member_id=given)
+        member = self.members.get(name)
+        if member is None:
+            if self.unborn.pop(name, None) is None:
+                return SimpleNamespace(error_code=protocol.UNKNOWN_MEMBER_ID, member_id=name)
+            member = self.members[name] = Member(name, worker, session_s)
+        member.subscription = subscription
+        self._answer(member, "join", protocol.REBALANCE_IN_PROGRESS)
+        member.join = self.loop.create_future()
+        waiting = member.join
+        self._prepare()
+        self._may_complete()
+        return waiting
+
+    def _answer(self, member, what, code):
+        """Answer a request of a member's that still waits."""
+        waiting = getattr(member, what)
+        if waiting is not None:
+            setattr(member, what, None)
+            waiting.set_result(SimpleNamespace(error_code=code, member_id=member.name))
+            self.beat(member)
+
+    def _prepare(self):
+        if self.state == "preparing":
+            return
+        first = self.state == "empty"
+        self.state = "preparing"
+        self._round += 1
+        for member in self.members.values():
+            self._answer(member, "sync", protocol.REBALANCE_IN_PROGRESS)
+        self._delayed = first
+        if first:  # others may be about to come
+            self.loop.later(0.3, self._go_on, self._round)
+        self.loop.later(REBALANCE_TIMEOUT_S, self._give_up, self._round)
+
+    def _go_on(self, number):
+        if number == self._round:
+            self._delayed = False
+            self._may_complete()
+
+    def _give_up(self, number):
+        """Go on without those who have not joined."""
+        if number == self._round and self.state == "preparing":
+            for name in [name for name, member in self.members.items() if member.join is None]:
+                del self.members[name]
+            self._may_complete()
+
+    def _may_complete(self):
+        if self.state != "preparing" or self._delayed:
+            return
+        if not self.members:
+            self.state = "empty"
+            return
+        if any(member.join is None for member in self.members.values()):
+            return
+        self.generation += 1
+        self.state = "completing"
+        self.leader = self.leader if self.leader in self.members else min(self.members)
+        subscriptions = {name: member.subscription for name, member in self.members.items()}
+        self.cluster.say("generation", self.generation, *self.members)
+        for member in self.members.values():
+            member.assignment = None
+            waiting, member.join = member.join, None
+            waiting.set_result(
+                SimpleNamespace(
+                    error_code=0,
+                    member_id=member.name,
+                    generation=self.generation,
+                    leads=member.name == self.leader,
+                    subscriptions=subscriptions,
+                )
+            )
+            self.beat(member)
+
+    def sync(self, name, generation, assignments):
+        """Return the answer to a SyncGroup: a future, until the leader has spoken."""
+        member = self.members.get(name)
+        if member is None:
+            return SimpleNamespace(error_code=protocol.UNKNOWN_MEMBER_ID)
+        if generation != self.generation:
+            return SimpleNamespace(error_code=protocol.ILLEGAL_GENERATION)
+        if self.state == "preparing":
+            return SimpleNamespace(error_code=protocol.REBALANCE_IN_PROGRESS)
+        if self.state == "stable":
+            return SimpleNamespace(error_code=0, assignment=member.assignment)
+        member.sync = waiting = self.loop.create_future()
+        if name == self.leader:
+            self._assign(assignments)
+        return waiting
+
+    def _assign(self, assignments):
+        self.state = "stable"
+        owners = {}
+        for name, member in self.members.items():
+            member.assignment = assignments[name]
+            owners |= {
+                TP(topic, number): name
+                for topic, numbers in member.assignment.assignment
+                for number in numbers
+            }
+        self.owners[self.generation] = owners
+        for member in self.members.values():
+            waiting, member.sync = member.sync, None
+            if waiting is not None:
+                waiting.set_result(SimpleNamespace(error_code=0, assignment=member.assignment))
+                self.beat(member)
+
+    def heartbeat(self, name, generation):
+        """Return the error code for a heartbeat."""
+        member = self.members.get(name)
+        if member is None:
+            return protocol.UNKNOWN_MEMBER_ID
+        if generation != self.generation:
+            return protocol.ILLEGAL_GENERATION
+        self.beat(member)
+        return protocol.REBALANCE_IN_PROGRESS if self.state == "preparing" else 0
+
+    def beat(self, member):
+        """Note that a member lives."""
+        if member.deadline <= self.loop.time():
+            self.loop.later(member.session_s, self._expire, member)
+        member.deadline = self.loop.time() + member.session_s
+
+    def _expire(self, member):
+        if self.members.get(member.name) is not member:
+            return
+        left = member.deadline - self.loop.time()
+        if member.join is not None or member.sync is not None:
+            left = member.session_s
+        if left > 0:
+            self.loop.later(left, self._expire, member)
+        else:
+            self.cluster.say("session expired", member.name)
+            self.remove(member.name)
+
+    def remove(self, name):
+        """Take a member out: it left, or it is silent."""
+        member = self.members.pop(name, None)
+        if member is not None:
+            self._answer(member, "join", protocol.UNKNOWN_MEMBER_ID)
+            self._answer(member, "sync", protocol.UNKNOWN_MEMBER_ID)
+            self._prepare()
+            self._may_complete()
