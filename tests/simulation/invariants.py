@@ -82,7 +82,7 @@ class Expected:
 def good(value):
     """Return a click as (id, user, amount), or None if it breaks the contract."""
     try:
-        click = loads(value)
+        click = None if value is None else loads(value)
     except (JSONDecodeError, UnicodeDecodeError):
         return None
     if type(click) is not dict or type(click.get("amount")) is not int:

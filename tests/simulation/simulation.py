@@ -123,6 +123,8 @@ class Simulation:
         await asyncio.sleep(self.duration_s)
         await feeding
         self.faults.end()
+        for worker in self.workers:
+            worker.process.kill_in = worker.process.freeze_in = -1
         await self._drain()
         if self.ends:
             for number in range(self.width):
@@ -281,7 +283,7 @@ class Simulation:
             worker.leaving = True
             worker.engine.stop()
         until = self.loop.time() + 60
-        while any(not worker.ended for worker in self.workers):
+        while self.cluster.hanging() or any(not worker.ended for worker in self.workers):
             if self.loop.time() > until:
                 raise Violation("I8", "workers do not stop: " + self.loop.waiting())
             await asyncio.sleep(0.1)
