@@ -262,8 +262,6 @@ def compacted(run, topic, number, until):
 def check_stores(run):
     """I4: every store that is left holds what its changelogs held where it says it is."""
     tables = {"0": ("totals", "counts", "visits"), "1": ("buckets",)}
-    group = run.cluster.group
-    owners = group.owners[max(group.owners)]
     for disk in run.disks:
         for task, families in disk.stores.items():
             part, _, number = task.partition("_")
@@ -276,7 +274,7 @@ def check_stores(run):
     for number in range(run.width):
         expected = expect(run, number)
         for part, topic in (("0", "clicks"), ("1", "sim-move-bucket-repartition")):
-            disk = run.disk_of(owners[run.tp(topic, number)])
+            disk = run.owners[run.tp(topic, number)]
             families = disk.stores.get(f"{part}_{number}", {})
             where = f"{disk.name}/{part}_{number}, the last owner's,"
             for table in tables[part]:

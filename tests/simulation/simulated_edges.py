@@ -440,8 +440,7 @@ class SimulatedLog:
                     raise BrokerError(f"{tp}: no committed records for {STALLED_S:.0f} s")
                 await asyncio.sleep(0.02)
                 continue
-            # a fetch brings whole batches, also beyond the end that was asked for
-            batch = batch_of(tp, log, position, position + random.randint(1, 80))
+            batch = batch_of(tp, log, position, position + random.randint(1, 80)).before(end)
             position = batch.next_offset
             waited_until = self._cluster.loop.time() + STALLED_S
             yield batch

@@ -69,6 +69,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self.outside = Context()  # for callbacks that belong to no process
         self.errors = []
         self._now = 0.0
+        self._burying = False
         self.set_exception_handler(lambda _, context: self.errors.append(context))
         self.set_task_factory(_make_task)
 
@@ -123,7 +124,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def _may_run(self, handle):
         process = handle._context.get(PROCESS)
-        if process is None:
+        if process is None or self._burying:
             return True
         if process.alive and not process.frozen:
             if process.kill_in == 0:
@@ -151,8 +152,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
         The edges of the processes must be dead: what runs now must have no effect.
         """
+        self._burying = True
         for process in processes:
-            process.alive, process.frozen, process.kill_in, process.freeze_in = True, False, -1, -1
             self._ready.extend(process.held)
             process.held.clear()
         while limit and (tasks := asyncio.all_tasks(self)):

@@ -80,10 +80,6 @@ class Simulation:
     def inputs(self):
         return [TP(topic, n) for topic in ("clicks", "users", BETWEEN) for n in range(self.width)]
 
-    def disk_of(self, member):
-        name = member.rpartition("-")[0]
-        return next(worker.disk for worker in self.workers if worker.process.name == name)
-
     # -- the run -----------------------------------------------------------------------------
 
     def run(self):
@@ -275,10 +271,36 @@ class Simulation:
                 left.append(f"{tp} at {None if at is None else at.offset}")
         return left
 
+    async def _settle(self):
+        """Wait until every task is at home; then the owners are those whose stores are looked at."""
+        until = self.loop.time() + 60
+        while not self._is_settled():
+            self._check_deaths()
+            if self.loop.time() > until:
+                raise Violation("I8", "tasks do not come up: " + self.loop.waiting())
+            await asyncio.sleep(0.1)
+        group = self.cluster.group
+        self.owners = {
+            tp: next(w.disk for w in self.workers if w.process.name == group.members[member].worker)
+            for tp, member in group.owners[group.generation].items()
+        }
+
+    def _is_settled(self):
+        tasks = 0
+        for worker in self._live():
+            engine = worker.engine
+            if worker.process.frozen or not hasattr(engine, "assignment"):
+                return False
+            if engine._assigned is not None or engine.assignment.coming:
+                return False
+            if engine.checkpoint.in_flight:
+                return False
+            tasks += len(engine.assignment.working())
+        return tasks == 2 * self.width and self.cluster.group.state == "stable"
+
     async def _stop(self):
         """Let all workers leave; those that were to come back have come."""
-        # stores are looked at as the last generation left them
-        self.final = dict(self.cluster.group.owners)
+        await self._settle()
         for worker in self._live():
             worker.leaving = True
             worker.engine.stop()
