@@ -33,6 +33,7 @@ class Worker:
         self.task = None
         self.leaving = False
         self.ended = False
+        self.loses_disk = False
 
 
 class Simulation:
@@ -121,6 +122,7 @@ class Simulation:
         self.faults.end()
         for worker in self.workers:
             worker.process.kill_in = worker.process.freeze_in = -1
+            worker.loses_disk = False
         await self._drain()
         if self.ends:
             for number in range(self.width):
@@ -208,6 +210,8 @@ class Simulation:
     def _ended(self, worker):
         """A worker is gone: killed, dead, or it has left. Another takes its place."""
         worker.ended = True
+        if worker.loses_disk:
+            worker.disk.lose()
         self.cluster.say("ended", worker.process.name)
         if not worker.leaving:
             self._come_later(self.faults.random.uniform(0.1, 2.5))
@@ -234,8 +238,7 @@ class Simulation:
         match event.what:
             case "kill":
                 process.kill_in = event.after
-                if event.loses_disk:
-                    process.on_kill.append(worker.disk.lose)
+                worker.loses_disk = event.loses_disk
             case "freeze":
                 process.freeze_in = event.after
                 process.freeze_for = event.for_s
