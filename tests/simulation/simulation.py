@@ -292,9 +292,11 @@ class Simulation:
         tasks = 0
         for worker in self._live():
             engine = worker.engine
-            if worker.process.frozen or not hasattr(engine, "assignment"):
+            if engine is None or worker.process.frozen or not engine.ready.is_set():
                 return False
             if engine._assigned is not None or engine.assignment.coming:
+                return False
+            if engine.assignment._membership.generation != self.cluster.group.generation:
                 return False
             if engine.checkpoint.in_flight:
                 return False
