@@ -290,6 +290,8 @@ class Simulation:
 
     def _is_settled(self):
         tasks = 0
+        if self.pending:
+            return False
         for worker in self._live():
             engine = worker.engine
             if engine is None or worker.process.frozen or not engine.ready.is_set():
@@ -312,7 +314,8 @@ class Simulation:
         until = self.loop.time() + 60
         while self.cluster.hanging() or any(not worker.ended for worker in self.workers):
             if self.loop.time() > until:
-                raise Violation("I8", "workers do not stop: " + self.loop.waiting())
+                left = [w.process for w in self.workers if not w.ended], self.cluster.hanging()
+                raise Violation("I8", f"workers do not stop: {left} {self.loop.waiting()}")
             await asyncio.sleep(0.1)
 
     def _check_deaths(self):
