@@ -374,16 +374,16 @@ class SimulatedSource(KafkaSource):
             return []
         batches = []
         random = self._cluster.random
-        for tp in sorted(consumer.at):
-            if tp in consumer.paused or random.random() < 0.1:
+        partitions, known, paused = self._cluster.partitions, self._known_ends, consumer.paused
+        for tp, start in consumer.at.items():
+            log = partitions[tp]
+            if tp in paused or (start < log.stable and random.random() < 0.1):
                 continue
-            log = self._cluster.partitions[tp]
-            self._known_ends[tp] = log.stable
-            if tp in full or consumer.at[tp] >= log.stable:
-                continue
-            stop = consumer.at[tp] + random.randint(1, 40)
-            batches.append(batch_of(tp, log, consumer.at[tp], stop))
-            consumer.at[tp] = batches[-1].next_offset
+            known[tp] = log.stable
+            if start < log.stable and tp not in full:
+                batch = batch_of(tp, log, start, start + random.randint(1, 40))
+                batches.append(batch)
+                consumer.at[tp] = batch.next_offset
         return batches
 
     def end(self, tp):

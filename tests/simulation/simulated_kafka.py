@@ -38,6 +38,7 @@ class Partition:
         self.rows = []
         self.states = []
         self.owners = []
+        self.stable = 0  # the last stable offset
         self.open = {}  # producer id -> first offset of its open transaction
         self.sequences = {}  # producer id -> (epoch, next sequence, first sequence and offset last)
 
@@ -48,11 +49,8 @@ class Partition:
         self.rows.append(row)
         self.states.append(state)
         self.owners.append(owner)
-
-    @property
-    def stable(self):
-        """The last stable offset."""
-        return min(self.open.values(), default=len(self.rows))
+        if not self.open:
+            self.stable = len(self.rows)
 
     def readable(self, start=0, stop=None):
         """Return (offset, record) of the committed records in [start, stop)."""
@@ -64,6 +62,7 @@ class Partition:
         for offset in range(self.open.pop(owner, len(self.rows)), len(self.rows)):
             if self.owners[offset] == owner and self.states[offset] == PENDING:
                 self.states[offset] = state
+        self.stable = min(self.open.values(), default=len(self.rows))
         self.append(None, MARKER, owner)
 
 
