@@ -1,20 +1,19 @@
-"""Options: ``--seed N`` repeats one run, ``--seeds N`` runs more than the daily dose."""
+"""Options: ``--seed N`` repeats one run, ``--seeds N`` runs another number than the daily dose."""
 
 import logging
 
 import pytest
 
-DOSE = 120
-
 
 def pytest_addoption(parser):
-    parser.addoption("--seed", type=int, default=None, help="simulate this seed only")
-    parser.addoption("--seeds", type=int, default=DOSE, help="simulate so many seeds")
+    parser.addoption("--seed", type=int, help="simulate this seed only")
+    parser.addoption("--seeds", type=int, help="simulate so many seeds")
 
 
 @pytest.fixture(autouse=True)
-def quiet():
+def quiet(pytestconfig):
     """Workers die by the dozen here: their logs are of use for one seed at a time."""
-    logging.disable(logging.CRITICAL)
+    if pytestconfig.getoption("--seed", default=None) is None:
+        logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)

@@ -19,7 +19,6 @@ class Fate(NamedTuple):
     answer_s: float
     request_lost: bool = False
     answer_lost: bool = False
-    refused: object = None
 
 
 class Weather(NamedTuple):
@@ -101,7 +100,7 @@ class Faults:
         """From now on everything works."""
         self.weather = CALM
 
-    def fate(self, process, what):
+    def fate(self):
         """Decide about one request."""
         random, weather = self.random, self.weather
         request_s = random.uniform(0.0002, 0.003)
@@ -121,6 +120,12 @@ class Faults:
             request_lost=chance < weather.lost,
             answer_lost=weather.lost <= chance < weather.lost + weather.answer_lost,
         )
+
+    def refuse_request(self):
+        """Return the error code with which a coordinator puts a request off, or 0."""
+        if self.random.random() < self.weather.batch_refused / 3:
+            return self.random.choice((protocol.COORDINATOR_LOADING, protocol.NOT_COORDINATOR))
+        return 0
 
     def refuse_batch(self):
         """Return the error code with which a leader refuses a batch, or 0."""
@@ -147,11 +152,12 @@ class Faults:
         Raises:
             Killed: it is dead; nothing of its code may go on.
         """
-        if not self.over and self.weather.point_kill and len(self.killed_at) < POINTS:
-            if process.alive and self.random.random() < self.weather.point_kill:
-                self.killed_at.append(name)
-                process.kill()
-                raise Killed(name)
+        if self.over or not self.weather.point_kill or len(self.killed_at) >= POINTS:
+            return
+        if process.alive and self.random.random() < self.weather.point_kill:
+            self.killed_at.append(name)
+            process.kill()
+            raise Killed(name)
 
     def write_slowly(self, process):
         """Let a write take long: the whole process waits for a disk."""

@@ -14,6 +14,8 @@ WINDOW_MS, WINDOW_GRACE_MS = 1000, 300
 GAP_MS, SESSION_GRACE_MS = 600, 300
 
 app = App("sim")
+slowness = 0.03
+"""How long one event in a hundred takes, in seconds; a run may set it."""
 attempts: set[int] = set()
 """Events that an agent has raised on once."""
 
@@ -26,9 +28,7 @@ class Click(msgspec.Struct):
     amount: int
 
 
-clicks = app.topic(
-    "clicks", contract=Contract.of("clicks", Click, key_type=str, key_required=True)
-)
+clicks = app.topic("clicks", contract=Contract.of("clicks", Click, key_type=str, key_required=True))
 users = app.Table("users", source=app.topic("users", key_type=str, compacting=True))
 totals_out = app.topic("totals-out", key_type=str)
 joined_out = app.topic("joined-out", key_type=str)
@@ -69,7 +69,7 @@ async def windows(stream):
 async def join(stream):
     async for click, user in stream.join(users):
         if click.id % 11 == 0:
-            await asyncio.sleep(0.03)
+            await asyncio.sleep(0.03 if click.id % 97 else slowness)
         yield [click.id, click.user, user["v"]]
 
 

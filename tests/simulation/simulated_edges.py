@@ -9,7 +9,9 @@ until the next one.
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
+from functools import partial
 
 from aiokafka.errors import IllegalStateError, RequestTimedOutError
 
@@ -47,7 +49,7 @@ class SimulatedClock:
 
 
 class Client:
-    """Stands for ``AIOKafkaClient``: builds no bytes but the records', gives no answer when closed."""
+    """Stands for ``AIOKafkaClient``; the only bytes that are built are the records'."""
 
     def __init__(self, cluster, process):
         self._cluster = cluster
@@ -85,35 +87,31 @@ class Client:
         """Send a request of aiokafka's or of the engine's own."""
         what = type(request).__name__.removesuffix("Request")
         cluster = self._cluster
-        match what:
-            case "InitProducerId":
-                args = request._transactional_id, request._transaction_timeout_ms
-                work = lambda: cluster.init_producer(*args)
-            case "AddPartitionsToTxn":
-                args = self._producer(request)
-                work = lambda: cluster.add_partitions(*args, request._topics)
-            case "AddOffsetsToTxn":
-                args = self._producer(request)
-                work = lambda: cluster.add_offsets(*args)
-            case "EndTxn":
-                args = self._producer(request)
-                work = lambda: cluster.end_transaction(*args, request._transaction_result)
-            case "Produce":
-                work = lambda: cluster.append_batches(request._transactional_id, request._topics)
-            case "TxnOffsetCommit":
-                work = lambda: cluster.commit_offsets(request._fields)
-            case "OffsetFetch":
-                work = lambda: cluster.group.fetch(request._fields[1])
-            case _:
-                raise AssertionError(f"the simulated cluster knows no {what}")
+        work = self._work(what, request)
         cluster.faults.point(self._process, f"before {what}")
         answer = await self.ask(what, work)
         cluster.faults.point(self._process, f"after {what}")
         return answer
 
-    @staticmethod
-    def _producer(request):
-        return request._transactional_id, request._producer_id, request._producer_epoch
+    def _work(self, what, request):
+        """Return what the cluster does for a request, when it arrives."""
+        cluster, group = self._cluster, self._cluster.group
+        if what == "InitProducerId":
+            name, timeout_ms = request._transactional_id, request._transaction_timeout_ms
+            return partial(cluster.init_producer, name, timeout_ms)
+        if what in {"TxnOffsetCommit", "OffsetFetch"}:  # the engine's own
+            fields = request._fields
+            offsets = what == "OffsetFetch"
+            return partial(group.fetch, fields[1]) if offsets else partial(cluster.pend, fields)
+        if what == "Produce":
+            return partial(cluster.append_batches, request._transactional_id, request._topics)
+        producer = request._transactional_id, request._producer_id, request._producer_epoch
+        if what == "AddPartitionsToTxn":
+            return partial(cluster.add_partitions, *producer, request._topics)
+        if what == "AddOffsetsToTxn":
+            return partial(cluster.add_offsets, *producer)
+        assert what == "EndTxn", f"the simulated cluster knows no {what}"
+        return partial(cluster.end_transaction, *producer, request._transaction_result)
 
 
 class SimulatedOutlet(KafkaOutlet):
@@ -334,12 +332,10 @@ class SimulatedSource(KafkaSource):
         await self._stop_heart()
         name = self._group.member_id
         if self._group.generation > 0:
-            try:
+            with contextlib.suppress(RequestTimedOutError):
                 await self._consumer._client.ask(
                     "LeaveGroup", lambda: self._cluster.group.remove(name)
                 )
-            except RequestTimedOutError:
-                pass
         self._group.generation, self._group.member_id = -1, ""
 
     # -- records -----------------------------------------------------------------------------

@@ -126,23 +126,19 @@ class Cluster:
 
         An answer may be a future. Without an answer it never returns: callers have deadlines.
         """
-        answer = self.loop.create_future()
         if self.faults.over:
             raise RequestTimedOutError(what)
-        if not process.alive:
-            return await answer
-        fate = self.faults.fate(process, what)
+        answer = self.loop.create_future()
+        if process.alive:
+            fate = self.faults.fate()
+            if fate.request_lost or fate.answer_lost:
+                self.say(what, process.name, "lost" if fate.request_lost else "answer lost")
+            if not fate.request_lost:
+                self.loop.later(fate.request_s, self._arrive, work, answer, fate)
+        return await answer
 
-        def arrive():
-            if fate.refused:
-                result = fate.refused
-                self.say(what, process.name, "refused", fate.refused)
-            else:
-                result = work()
-            if isinstance(result, asyncio.Future):
-                result.add_done_callback(lambda done: send_back(done.result()), context=outside)
-            else:
-                send_back(result)
+    def _arrive(self, work, answer, fate):
+        """Do what was asked for and send the answer back."""
 
         def send_back(result):
             if not fate.answer_lost:
@@ -152,14 +148,13 @@ class Cluster:
             if not answer.done():
                 answer.set_result(result)
 
-        outside = self.loop.outside
-        if fate.request_lost:
-            self.say(what, process.name, "lost")
+        result = work()
+        if isinstance(result, asyncio.Future):
+            result.add_done_callback(
+                lambda done: send_back(done.result()), context=self.loop.outside
+            )
         else:
-            self.loop.later(fate.request_s, arrive)
-        if fate.answer_lost:
-            self.say(what, process.name, "answer lost")
-        return await answer
+            send_back(result)
 
     # -- transactions ------------------------------------------------------------------------
 
@@ -180,7 +175,9 @@ class Cluster:
         return SimpleNamespace(error_code=0, producer_id=found.id, producer_epoch=found.epoch)
 
     def _find(self, name, producer_id, epoch):
-        """Return a producer's transaction, or the error code for it."""
+        """Return a producer's transaction, or the error code for it; coordinators may be away."""
+        if code := self.faults.refuse_request():
+            return code
         found = self.transactional.get(name)
         if found is None or found.id != producer_id:
             return INVALID_PRODUCER_ID_MAPPING
@@ -278,9 +275,9 @@ class Cluster:
         records = MemoryRecords(data)
         batch = records.next_batch()
         owner, epoch, sequence = batch.producer_id, batch.producer_epoch, batch.base_sequence
-        found = self._find(transactional_id, owner, epoch)
-        if isinstance(found, int):
-            return found, -1
+        found = self.transactional.get(transactional_id)
+        if found is None or (found.id, found.epoch) != (owner, epoch):
+            return protocol.PRODUCER_FENCED, -1
         if found.state != "ongoing" or tp not in found.partitions:
             return INVALID_TXN_STATE, -1
         log = self.partitions[tp]
@@ -297,7 +294,7 @@ class Cluster:
         log.sequences[owner] = (epoch, sequence + len(log) - base, (sequence, base))
         return 0, base
 
-    def commit_offsets(self, fields):
+    def pend(self, fields):
         """Take a TxnOffsetCommit."""
         name, _, producer_id, epoch, generation, member, _, topics = fields
         positions = {

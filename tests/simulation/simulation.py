@@ -4,8 +4,6 @@ import asyncio
 import json
 from random import Random
 
-import msgspec
-
 from engine.errors import BrokerError, RecordRefused
 from engine.loop import Engine
 from engine.partitioner import Partitioner
@@ -55,6 +53,7 @@ class Simulation:
         self.clicks = random.randint(60, 260)
         self.duration_s = random.uniform(4, 12)
         self.ends = random.random() < 0.5
+        self.slowness_s = random.choice((0.03, 0.03, 0.03, 0.4, 2.0, 25.0))
         self.config = job.app.settings(
             commit_interval_ms=random.choice((30, 100, 100, 300)),
             transaction_timeout_ms=4000,
@@ -90,6 +89,7 @@ class Simulation:
             Violation: an invariant does not hold.
         """
         job.attempts.clear()
+        job.slowness = self.slowness_s
         asyncio.set_event_loop(self.loop)
         try:
             try:
@@ -182,9 +182,7 @@ class Simulation:
         self.workers.append(worker)
         topology = job.app.topology()
         groups = [[topic.name for topic in part.inputs] for part in topology.parts]
-        edges = simulated_edges(
-            self.config, groups, self.cluster, process, disk, **self.parts
-        )
+        edges = simulated_edges(self.config, groups, self.cluster, process, disk, **self.parts)
         process.on_kill.append(lambda: self._ended(worker))
         self.cluster.say("start", process.name, disk.name)
         worker.task = self.loop.spawn(process, self._work(worker, topology, edges), process.name)
@@ -203,7 +201,7 @@ class Simulation:
             if edges.source.started:
                 self.deaths.append((worker.process.name, error))
             self.cluster.say("found no broker", worker.process.name)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  whatever it is, it is looked at
             self.deaths.append((worker.process.name, error))
         worker.process.kill()
 
@@ -275,7 +273,7 @@ class Simulation:
         return left
 
     async def _settle(self):
-        """Wait until every task is at home; then the owners are those whose stores are looked at."""
+        """Wait until every task is at home, and note where: those stores are looked at."""
         until = self.loop.time() + 60
         while not self._is_settled():
             self._check_deaths()
@@ -332,6 +330,3 @@ def simulate(seed, **parts):
 def trace_text(events):
     """Return a trace, a line an event."""
     return "\n".join(" ".join(map(str, event)) for event in events)
-
-
-__all__ = ["Simulation", "Violation", "msgspec", "simulate", "trace_text"]

@@ -10,17 +10,18 @@ from contextlib import contextmanager
 
 import pytest
 
-from engine import loop as engine_loop
 from engine.agent import Runner
 from engine.assignment import Assignment
 from engine.checkpoint import Checkpoint
 from engine.context import current
 from engine.feed import Feed
+from engine.kafka.consumer import KafkaSource
 from engine.kafka.produce import Producing, Refused
 from engine.kafka.producer import KafkaOutlet, Membership
-from engine.record import TP, Batch
+from engine.record import Batch
 from engine.task import Task
 from tables.window import WindowPartition
+from tests.simulation.simulated_edges import SimulatedLog
 from tests.simulation.simulation import Violation, simulate
 
 SEEDS = 150
@@ -148,13 +149,22 @@ def beyond_the_end(_):
     return lambda self, end: self
 
 
-def no_stable_offsets(positions):
+def unstable_positions(_):
     """Positions are read without waiting for transactions that are open on them."""
 
     async def wrong(self, tps):
-        group = self._cluster.group
         await asyncio.sleep(0.001)
-        return {tp: group.committed.get(tp) for tp in tps}
+        return {tp: self._cluster.group.committed.get(tp) for tp in tps}
+
+    return wrong
+
+
+def stable_bounds(_):
+    """A changelog is restored to its last stable offset: a marker on its way is not waited for."""
+
+    async def wrong(self, tps):
+        await asyncio.sleep(0.001)
+        return {tp: (0, self._cluster.partitions[tp].stable) for tp in tps}
 
     return wrong
 
@@ -168,6 +178,8 @@ MUTANTS = {
     "no tombstone for a closed window": (WindowPartition, "_close", no_tombstone),
     "offsets without a member": (KafkaOutlet, "_commit_offsets", no_member),
     "a stale task is kept": (Assignment, "_is_current", never_stale),
+    "unstable positions": (KafkaSource, "_stable_positions", unstable_positions),
+    "restored to the stable offset": (SimulatedLog, "bounds", stable_bounds),
     "the membership of the moment": (Checkpoint, "_deliver", membership_of_the_moment),
     "a position goes back": (Feed, "resume_at", set_back),
     "restored beyond the position": (Batch, "before", beyond_the_end),
@@ -194,6 +206,3 @@ def test_the_table_of_mutants():
     """Print what was caught by what."""
     for name, (invariant, seeds) in caught.items():
         print(f"{name:40} {invariant}  {seeds:4} seeds")
-
-
-__all__ = ["TP", "engine_loop", "no_stable_offsets"]
