@@ -250,7 +250,7 @@ class Simulation:
 
     async def _drain(self):
         """Wait until everything is done."""
-        until = self.loop.time() + DRAIN_S
+        until = self.loop.time() + DRAIN_S + 30 * self.slowness_s
         while not self._is_drained():
             self._check_deaths()
             if self.loop.time() > until:

@@ -169,6 +169,15 @@ def stable_bounds(_):
     return wrong
 
 
+def orphaned(_):
+    """Starting over leaves the commit under way to itself: it goes on in the next transaction."""
+
+    async def wrong(self):
+        await asyncio.sleep(0)
+
+    return wrong
+
+
 MUTANTS = {
     "a refused batch is not looked at": (Producing, "send", not_looked_at),
     "the store is written first": (Checkpoint, "_deliver", store_first),
@@ -180,6 +189,7 @@ MUTANTS = {
     "a stale task is kept": (Assignment, "_is_current", never_stale),
     "unstable positions": (KafkaSource, "_stable_positions", unstable_positions),
     "restored to the stable offset": (SimulatedLog, "bounds", stable_bounds),
+    "a commit is left to itself": (Checkpoint, "abandon", orphaned),
     "the membership of the moment": (Checkpoint, "_deliver", membership_of_the_moment),
     "a position goes back": (Feed, "resume_at", set_back),
     "restored beyond the position": (Batch, "before", beyond_the_end),
