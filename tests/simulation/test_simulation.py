@@ -21,6 +21,7 @@ def seeds(config, part):
     return range(part, count, PARTS)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_whatever_happens_each_input_has_its_effect_once(part, pytestconfig):
