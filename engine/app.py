@@ -255,8 +255,18 @@ class App(faust.App):
 
     # -- tables ------------------------------------------------------------------------------
 
-    def Table(self, name: str, **options: Any) -> Table:  # type: ignore[override]  # noqa: N802
-        """Declare a keyed table: see :class:`engine.table.Table`."""
+    def Table(  # type: ignore[override]  # noqa: N802
+        self, name: str | None = None, **options: Any
+    ) -> Table:
+        """Declare a keyed table: see :class:`engine.table.Table`.
+
+        Args:
+            name: may be left out of a table that is a topic (``source=``): it is the topic's.
+        """
+        if name is None:
+            if "source" not in options:
+                raise ConfigError("app.Table() needs a name")
+            name = options["source"].name
         for option in [option for option in options if option in _IGNORED]:
             del options[option]
         table = _Declaring(self, name, **options)

@@ -57,7 +57,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     min_insync: int = 2
     compression: Compression = "zstd"
     fetch_bytes: int = 1 << 20
-    inbox_records: int = 20_000
+    inbox_records: int = 5_000
     outbox_records: int = 50_000
     cache_bytes: int = 64 << 20
     write_buffer_bytes: int = 64 << 20

@@ -356,13 +356,18 @@ def _second(_: Any, value: Any) -> Any:
     return value
 
 
+def _one_more(count: int, _: Any) -> int:
+    return count + 1
+
+
 class SessionTable(TableHandle):
     """A value per key and session: events with no gap longer than ``gap`` seconds between them.
 
     Args:
         grace: how many seconds after its end + gap a session still takes late events.
         initial: makes an empty value; None: ``value_type()``.
-        reduce: (value, event) -> value; it may change the value in place and return it.
+        reduce: (value, event) -> value; it may change the value in place and return it. Without
+            it a session's value is the number of its events.
         merge: (value, value) -> value, when an event bridges two sessions.
         sink, emit, into: as for :class:`WindowedTable`.
     """
@@ -375,8 +380,8 @@ class SessionTable(TableHandle):
         *,
         gap: Seconds,
         grace: Seconds = 0,
-        reduce: Callable[[Any, Any], Any],
-        merge: Callable[[Any, Any], Any],
+        reduce: Callable[[Any, Any], Any] | None = None,
+        merge: Callable[[Any, Any], Any] | None = None,
         initial: Callable[[], Any] | None = None,
         sink: Topic | None = None,
         emit: Emission = "final",
@@ -385,8 +390,12 @@ class SessionTable(TableHandle):
     ) -> None:
         emitter = Emitter(sink, emit, into) if sink is not None else None
         super().__init__(name, emitter=emitter, **options)
-        if gap <= 0:
+        if _ms(gap) <= 0:
             raise ConfigError(f"session table {name!r}: gap must be more than 0 seconds")
+        if (reduce is None) != (merge is None):
+            raise ConfigError(f"session table {name!r}: reduce= and merge= belong together")
+        if reduce is None or merge is None:
+            reduce, merge, self.value_type = _one_more, operator.add, int
         initial = initial or self.value_type
         if initial is None:
             raise ConfigError(f"session table {name!r} needs value_type= or initial=")
