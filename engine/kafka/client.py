@@ -15,9 +15,36 @@ from engine.errors import BrokerError
 if TYPE_CHECKING:
     from engine.config import Config
 
+QUIET_S = 5.0
+
+
+class Calm(logging.Filter):
+    """Lets a message of aiokafka's through once in five seconds.
+
+    While a broker is away it repeats itself a hundred times a second, and for a group that is new
+    it reports an error that it then mends.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Say whether a message is to be logged."""
+        if "GroupCoordinatorNotAvailableError" in record.getMessage():
+            return False
+        last = self._said.get(record.msg)
+        if last is not None and record.created - last < QUIET_S:
+            return False
+        self._said[record.msg] = record.created
+        return True
+
+
 # At DEBUG aiokafka logs whole requests, and with them passwords and record values.
-for _name in ("aiokafka", "aiokafka.conn", "aiokafka.producer"):
-    logging.getLogger(_name).setLevel(logging.WARNING)
+for _part in ("", ".client", ".cluster", ".conn", ".consumer.consumer", ".consumer.fetcher",
+              ".consumer.group_coordinator", ".producer.producer", ".producer.sender"):  # fmt: skip
+    logging.getLogger(f"aiokafka{_part}").setLevel(logging.WARNING)
+    logging.getLogger(f"aiokafka{_part}").addFilter(Calm())
 
 REQUEST_TIMEOUT_MS = 30_000
 FUTURE_MS = 30 * 60_000
