@@ -33,10 +33,11 @@ class Calm(logging.Filter):
         """Say whether a message is to be logged."""
         if "GroupCoordinatorNotAvailableError" in record.getMessage():
             return False
-        last = self._said.get(record.msg)
+        wording = str(record.msg)
+        last = self._said.get(wording)
         if last is not None and record.created - last < QUIET_S:
             return False
-        self._said[record.msg] = record.created
+        self._said[wording] = record.created
         return True
 
 

@@ -2,7 +2,7 @@
 
 import logging
 
-import engine.kafka.client as client
+from engine.kafka import client
 
 
 def record(message: str, at: float, *arguments: object) -> logging.LogRecord:
