@@ -1,6 +1,7 @@
-"""One headrace worker for a job: ``python -m benchmarks.headrace_worker JOB``.
+"""One headrace worker for a job: ``python -m benchmarks.headrace_worker JOB GROUP``.
 
-Settings come from the environment (``HEADRACE_BROKER``, ``HEADRACE_ID``, ...), as for any worker.
+GROUP is the consumer group; all else comes from the environment (``HEADRACE_BROKER``, ...), as for
+any worker.
 """
 
 import asyncio
@@ -13,17 +14,19 @@ import uvloop
 from engine import App
 
 
-def app_for(job: str) -> App:
+def app_for(job: str, group: str) -> App:
     """The main job's app, whole (``main``) or with its enrich agent alone, or the passthrough."""
     if job == "passthrough":
         from benchmarks.headrace_passthrough import app as passthrough  # noqa: PLC0415
 
-        return passthrough
-    import agents  # noqa: PLC0415
+        app = passthrough
+    else:
+        from agents import app, enrich  # noqa: PLC0415
 
-    if job == "enrich":
-        agents.app.declared_agents[:] = [agents.enrich]
-    return agents.app
+        if job == "enrich":
+            app.declared_agents[:] = [enrich]
+    app.configure(id=group)
+    return app
 
 
 async def work(app: App) -> None:
@@ -35,4 +38,4 @@ async def work(app: App) -> None:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(work(app_for(sys.argv[1])))
+        runner.run(work(app_for(*sys.argv[1:3])))

@@ -179,12 +179,11 @@ class Bench:
         await cluster.create(output)
         environ = {
             "HEADRACE_BROKER": cluster.bootstrap,
-            "HEADRACE_ID": run,
             "HEADRACE_STATE_DIR": self._state(run),
             "HEADRACE_PARTITIONS": str(PARTITIONS),
             "HEADRACE_RETENTION_MS": "-1",
         }
-        module = ["benchmarks.headrace_worker", job]
+        module = ["benchmarks.headrace_worker", job, run]
         log = self._home / f"{run}.log"
         with Process(module, environ, log) as process:
             async with Watermark(cluster.bootstrap, output) as mark:
