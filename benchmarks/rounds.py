@@ -219,7 +219,7 @@ class Bench:
             "BENCH_PARTITIONS": str(PARTITIONS),
         }
         app = f"benchmarks.peers.faust_{job}"
-        module = ["faust", "-A", app, "worker", "--without-web", "-l", "warn"]
+        module = ["faust", "-A", app, "worker", "--without-web", "-l", "info"]
         if passthrough:
             await cluster.load("valid-events", given.valid)
         with Process(module, environ, self._home / f"{run}.log") as process:
