@@ -30,7 +30,7 @@ ENGINES = {
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--events", type=int, help="headrace's input (300,000)")
+    parser.add_argument("--events", type=int, help="headrace's input (1,000,000)")
     parser.add_argument("--faust-events", type=int, help="Faust's input (30,000)")
     parser.add_argument("--rounds", type=int, help="rounds a job and engine (3)")
     parser.add_argument("--quick", action="store_true", help="a minute: small input, one round")
@@ -39,7 +39,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--no-faust", action="store_true", help="headrace alone")
     parser.add_argument("--save", action="store_true", help="keep JSON and chart in results/")
     given = parser.parse_args()
-    defaults = (60_000, 6_000, 1) if given.quick else (300_000, 30_000, 3)
+    defaults = (150_000, 6_000, 1) if given.quick else (1_000_000, 30_000, 3)
     given.events = given.events or defaults[0]
     given.faust_events = given.faust_events or defaults[1]
     given.rounds = given.rounds or defaults[2]

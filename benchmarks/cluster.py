@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import msgspec
@@ -78,22 +78,43 @@ class Cluster:
         async with AIOKafkaConsumer(bootstrap_servers=self.bootstrap) as consumer:
             return topic in await consumer.topics()
 
-    async def sizes(self, *topics: str) -> dict[str, int]:
-        """How many records each topic holds, as a reader of committed records counts them."""
-        seen = await observer.observe(self.bootstrap, list(topics))
-        return {topic: len(seen.topics[topic]) for topic in topics}
+    async def committed(self, *topics: str) -> AsyncIterator[Any]:
+        """Every record of these topics, as a reader of committed records gets them."""
+        async with AIOKafkaConsumer(
+            bootstrap_servers=self.bootstrap,
+            isolation_level="read_committed",
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+            max_partition_fetch_bytes=4 << 20,
+        ) as consumer:
+            tps = [TopicPartition(topic, n) for topic in topics for n in range(PARTITIONS)]
+            consumer.assign(tps)
+            await consumer.seek_to_beginning(*tps)
+            ends = await consumer.end_offsets(tps)
+            while any([await consumer.position(tp) < ends[tp] for tp in tps]):
+                for records in (await consumer.getmany(timeout_ms=200)).values():
+                    for record in records:
+                        yield record
+
+    async def size(self, topic: str) -> int:
+        """How many committed records a topic holds."""
+        return len([0 async for _ in self.committed(topic)])
 
     async def ids(self, topic: str) -> tuple[int, int]:
         """How many records a topic holds, and how many different event ids are in them."""
         decode = msgspec.json.Decoder(_Id).decode
-        seen = await observer.observe(self.bootstrap, [topic])
-        rows = [decode(record.value).id for record in seen.topics[topic] if record.value]
+        rows = [decode(record.value).id async for record in self.committed(topic)]
         return len(rows), len(set(rows))
 
     async def main_totals(self, app: str) -> tuple[int, int]:
         """How many events are in the main job's counts and in its sessions, open ones included."""
-        tables = [f"{app}-counts-changelog", f"{app}-sessions-changelog"]
-        seen = await observer.observe(self.bootstrap, ["user-sessions", "event-counts", *tables])
+        seen = observer.Seen()
+        for topic in ("user-sessions", "event-counts"):
+            seen.topics[topic] = [record async for record in self.committed(topic)]
+        for table in ("counts", "sessions"):
+            topic = f"{app}-{table}-changelog"
+            last = {(r.partition, r.key): r async for r in self.committed(topic)}
+            seen.topics[topic] = list(last.values())
         counted = sum(observer.counts_in(seen, app).values())
         in_sessions = sum(row[3] * n for row, n in observer.sessions_in(seen, app).items())
         return counted, in_sessions

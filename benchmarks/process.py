@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import sys
@@ -15,6 +16,7 @@ from engine.tether import Tether
 _TICKS = os.sysconf("SC_CLK_TCK")
 _ROOT = Path(__file__).parents[1]
 _STOP_S = 15.0
+_LOOK_S = 0.02
 
 
 class Process:
@@ -45,6 +47,12 @@ class Process:
         if self._child.exit_code is not None:
             tail = self.log.read_text(errors="replace")[-3000:]
             raise RuntimeError(f"{self.log.stem} exited {self._child.exit_code}:\n{tail}")
+
+    async def says(self, text: str) -> None:
+        """Wait until its log has ``text``."""
+        while text not in self.log.read_text(errors="replace"):
+            self.check()
+            await asyncio.sleep(_LOOK_S)
 
     def cpu_s(self) -> float:
         """CPU seconds so far, user and system, of all its threads."""

@@ -20,7 +20,7 @@ FIGURES = {"events_per_second", "cpu_seconds_per_million", "rss_mb", "guarantee"
 @pytest.mark.skipif(kafka_available() is not None and not in_ci(), reason="there is no Kafka here")
 def test_quick_run_reports_both_engines_and_a_tenfold_lead() -> None:
     """A run of a minute: exit 0 says that headrace's results were exact."""
-    sizes = ["--events", "40000", "--faust-events", "3000"]
+    sizes = ["--events", "80000", "--faust-events", "3000"]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", "--quick", "--json", *sizes],
         cwd=ROOT,
