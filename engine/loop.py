@@ -9,6 +9,7 @@ answered in :meth:`Engine._answer`.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from typing import TYPE_CHECKING
 
@@ -77,6 +78,8 @@ class Engine:
 
     async def run(self) -> None:
         """Work until :meth:`stop`; then commit what is done and leave."""
+        if self.config.collect_after:
+            gc.set_threshold(self.config.collect_after, 20, 50)
         try:
             await self.open()
             while not self._stopping:
