@@ -63,8 +63,8 @@ class Feed:
         return {**self._done, **self._hold}
 
     def resume_at(self, tp: TP, offset: int) -> None:
-        """Start from ``offset``: what lies below was dealt with before the task came here."""
-        self._done[tp] = offset
+        """Go on from ``offset`` at least: what lies below was dealt with before."""
+        self._done[tp] = max(offset, self._done.get(tp, 0))
 
     async def values(self) -> AsyncIterator[Any]:
         """Yield the events, one run after the other."""

@@ -267,7 +267,7 @@ class Task:
         table = self._sources.get(run.tp.topic)
         if table is not None:
             self._update_table(table, run, done[TABLE])
-            done[TABLE] = run.next_offset
+            done[TABLE] = max(done[TABLE], run.next_offset)
         self._ending = run.ends
         for runner in self._readers[run.tp]:
             share = self._share(runner, run)
