@@ -47,7 +47,7 @@ def worker(module: str, replicas: int, log_level: str, **given: Any) -> None:
     \b
     Examples:
       headrace worker
-      headrace worker shop.orders:app --broker kafka1:9092,kafka2:9092 --replicas 4
+      headrace worker shop.orders:app --broker kafka1:9092 --replicas 4
     """
     if replicas > 1:
         argv = worker_argv(module, {**given, "log_level": log_level})
