@@ -7,6 +7,7 @@ goes to the agents in one piece.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -43,6 +44,19 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.offsets)
+
+    def before(self, end: int) -> Batch:
+        """Return what lies below ``end``: a fetch brings more than was asked for."""
+        if self.next_offset <= end:
+            return self
+        count = bisect_left(self.offsets, end)
+        part = Batch(self.tp, end)
+        part.offsets = self.offsets[:count]
+        part.timestamps = self.timestamps[:count]
+        part.keys = self.keys[:count]
+        part.values = self.values[:count]
+        part.headers = self.headers[:count]
+        return part
 
     def with_header(self, name: str) -> set[int]:
         """Return the offsets of the records that have such a header."""

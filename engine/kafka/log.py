@@ -75,7 +75,7 @@ class KafkaLog:
             consumer.seek(key, start)
             position = start
             while position < end:
-                batch = await self._next(consumer, tp, key)
+                batch = (await self._next(consumer, tp, key)).before(end)
                 position = batch.next_offset
                 yield batch
         finally:
