@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine import recovery
 from engine.record import TP
@@ -66,6 +66,8 @@ class Assignment:
         self._partitions_of = partitions_of
         self._part_of = {topic.name: part for part in topology.parts for topic in part.inputs}
         self._wanted: set[TaskKey] = set()
+        self._membership: Any = None
+        self._begins: dict[TaskKey, dict[TP, Position | None]] = {}  # of those that are coming
         self._coming: dict[TaskKey, asyncio.Task[None]] = {}
         self._restores = asyncio.Semaphore(RESTORES_AT_ONCE)
 
@@ -83,8 +85,12 @@ class Assignment:
         """Whether a task is still being restored."""
         return any(not task.done() for task in self._coming.values())
 
-    async def take(self, assigned: set[TP]) -> None:
-        """Become the owner of exactly these partitions.
+    def is_member(self) -> bool:
+        """Say whether the group still has us as it had when we took these tasks."""
+        return bool(self._edges.source.membership() == self._membership)
+
+    async def take(self, assigned: set[TP], membership: Any) -> None:
+        """Become the owner of exactly these partitions, as the member that they were given to.
 
         A task that was here before is kept only if its positions are still the ones it committed:
         a worker that was thrown out and came back may be given a task that another one had worked
@@ -97,20 +103,28 @@ class Assignment:
         self._wanted = wanted
         await self.drop([key for key in self.tasks if key not in wanted])
         self._metrics.tasks(len(wanted))
-        kept = {key: task for key, task in self.tasks.items() if key not in self._coming}
-        if kept:
-            tps = [tp for task in kept.values() for tp in task.inbox.inputs]
+        if self.tasks:
+            tps = [tp for task in self.tasks.values() for tp in task.inbox.inputs]
             committed = await self._edges.source.positions(tps)
-            stale = [key for key, task in kept.items() if not task.is_at(committed)]
+            stale = [key for key in self.tasks if not self._is_current(key, committed)]
             if stale:
                 log.warning("out of date, restored anew: %s", ", ".join(map(_name, stale)))
                 await self.drop(stale)
-            for key in kept.keys() - set(stale):
-                self._flow_on(kept[key])
+        self._membership = membership
+        for key, task in self.tasks.items():
+            task.membership = membership
+            if key not in self._coming:
+                self._flow_on(task)
         new = [key for key in sorted(wanted) if key not in self.tasks]
         if new:
             log.info("new tasks: %s", ", ".join(map(_name, new)))
             await self.create(new)
+
+    def _is_current(self, key: TaskKey, committed: dict[TP, Position | None]) -> bool:
+        """Say whether a task, at work or still being restored, has all that was committed."""
+        if key in self._coming:
+            return all(committed.get(tp) == at for tp, at in self._begins[key].items())
+        return self.tasks[key].is_at(committed)
 
     def _flow_on(self, task: Task) -> None:
         """Let a task that stayed here through a rebalance go on where it was."""
@@ -139,7 +153,9 @@ class Assignment:
             for tp in tps:
                 if task.inbox.inputs[tp].is_table and at[tp] is None:
                     task.inbox.inputs[tp].gate = ends[tp]
+            task.membership = self._membership
             self.tasks[key] = task
+            self._begins[key] = at
             self._coming[key] = asyncio.get_running_loop().create_task(
                 self._bring_up(key, task, at), name=f"restore-{task.id}"
             )

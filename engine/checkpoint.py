@@ -6,7 +6,8 @@ Steps, numbered as in the body:
 2. Cut: encode each dirty table entry once, drain the outboxes, take the positions. The tasks go on
    at once; while Kafka works, they fill the next cut.
 3. Send everything, and await every send.
-4. Put the offsets into the transaction, with the group membership of the moment of the cut.
+4. Put the offsets into the transaction, with the group membership under which the tasks were
+   assigned: the consumer's own is ahead of it while a rebalance is on its way.
 5. End the transaction, under a deadline. (3 to 5 are the outlet's: engine/kafka/producer.py.)
 6. Write each task's changes to its store in one batch: data, timers, changelog offset, positions.
 7. Refused or unknown: say so to the caller, who drops every task's memory, opens the outlet anew
@@ -63,9 +64,8 @@ class Checkpoint:
         self.last_ms = self._edges.clock.elapsed_ms()
         cuts = await self._cut(tasks, wait_s)
         if cuts:
-            membership = self._edges.source.membership()
             self._flight = asyncio.get_running_loop().create_task(
-                self._deliver(cuts, membership), name="commit"
+                self._deliver(cuts, cuts[0].task.membership), name="commit"
             )
 
     async def landed(self) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine.assignment import Assignment
 from engine.checkpoint import Checkpoint
@@ -65,7 +65,7 @@ class Engine:
         self.assignment: Assignment
         self.ready = asyncio.Event()
         self._partitions: dict[str, int] = {}
-        self._assigned: set[TP] | None = None
+        self._assigned: tuple[set[TP], Any] | None = None  # and the membership they come with
         self._stopping = False
         self._doubt: Exception | None = None
         self._turn = asyncio.Lock()  # commits, rebalances and recoveries, one at a time
@@ -254,17 +254,18 @@ class Engine:
 
     def _on_assigned(self, assigned: set[TP]) -> None:
         """After a rebalance: the loop takes it from here."""
-        self._assigned = assigned
+        self._assigned = assigned, self.edges.source.membership()
 
     async def _rebalance(self) -> None:
         async with self._turn:
             self._raise_doubt()
+            await self.checkpoint.landed()  # else the positions read next may be those before it
             assigned, self._assigned = self._assigned, None
             assert assigned is not None
             try:
-                await self.assignment.take(assigned)
+                await self.assignment.take(*assigned)
             except BrokerError:
-                self._assigned = assigned
+                self._assigned = self._assigned or assigned
                 raise
             self.ready.set()
 
@@ -311,7 +312,8 @@ class Engine:
         while not self._stopping:
             try:
                 await self.edges.outlet.open()
-                if self._assigned is None:  # else the loop takes up the new assignment next
+                # else the loop takes up a new assignment, now or when it comes
+                if self._assigned is None and self.assignment.is_member():
                     await self.assignment.renew()
             except BrokerError as error:
                 log.warning("%s; trying again", error)

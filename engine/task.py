@@ -134,6 +134,7 @@ class Task:
         self._ending = False  # the piece in hand is followed by an end-of-input mark
         self._boundary: asyncio.Future[None] | None = None
         self._committed: dict[TP, Position] = {}
+        self.membership: Any = None  # under which we own it: set when it is assigned
         self.store = edges.open_store(self.id, [table.name for table in part.tables])
 
     def __repr__(self) -> str:

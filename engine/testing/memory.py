@@ -156,8 +156,8 @@ class MemorySource:
         """Nothing waits here."""
 
     def membership(self) -> int:
-        """Return the epoch."""
-        return self._broker.epoch
+        """Return the same always: nobody else is here."""
+        return 1
 
     async def positions(self, tps: Collection[TP]) -> dict[TP, Position | None]:
         """Return the committed positions."""
