@@ -265,9 +265,14 @@ class Engine:
             try:
                 await self.assignment.take(*assigned)
             except BrokerError:
-                self._assigned = self._assigned or assigned
+                self._try_again_with(assigned)
                 raise
             self.ready.set()
+
+    def _try_again_with(self, assigned: tuple[set[TP], Any]) -> None:
+        """Take an assignment up later, unless there is a newer one by now."""
+        if self._assigned is None:
+            self._assigned = assigned
 
     def _raise_doubt(self) -> None:
         doubt, self._doubt = self._doubt, None
