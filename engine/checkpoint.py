@@ -67,6 +67,7 @@ class Checkpoint:
             self._flight = asyncio.get_running_loop().create_task(
                 self._deliver(cuts, cuts[0].task.membership), name="commit"
             )
+            self._flight.add_done_callback(lambda _: self._edges.source.wake())
 
     async def landed(self) -> None:
         """Wait for the transaction under way, if there is one; raise what it raised."""

@@ -218,9 +218,14 @@ class Engine:
         return self.checkpoint.in_flight and self._uncut >= self.config.outbox_records
 
     def _patience_ms(self) -> int:
-        """How long a poll may wait: not at all while there is work, and not beyond the commit."""
+        """How long a poll may wait: not at all while there is work, and not beyond the commit.
+
+        A commit that lands ends the wait (:meth:`Checkpoint.begin`).
+        """
         if self._handed:
             return 0
+        if self.checkpoint.in_flight:
+            return IDLE_POLL_MS
         waited = self.edges.clock.elapsed_ms() - self.checkpoint.last_ms
         return max(1, min(IDLE_POLL_MS, int(self.config.commit_interval_ms - waited)))
 
