@@ -261,8 +261,9 @@ class Engine:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(HOLD_BUDGET_S):
                     await self.assignment.hold()
-            await self.checkpoint.begin(self.assignment.working())
-            await self.checkpoint.landed()
+            if not self.checkpoint.failed:  # else the loop is about to start over
+                await self.checkpoint.begin(self.assignment.working())
+                await self.checkpoint.landed()
 
     def _on_assigned(self, assigned: set[TP]) -> None:
         """After a rebalance: the loop takes it from here."""
@@ -324,6 +325,8 @@ class Engine:
 
     async def _start_over(self) -> None:
         """Drop what is in memory, fence our own past, go on from the committed positions."""
+        self._doubt = None
+        await self.checkpoint.abandon()
         self.checkpoint = Checkpoint(self.edges, self.metrics)
         await self.assignment.drop(list(self.assignment.tasks))
         while not self._stopping:
