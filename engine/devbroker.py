@@ -190,10 +190,8 @@ class DevBroker:
             try:
                 if _knows_a_broker(self._recipe.port):
                     return True
-            except TimeoutError:
-                left_s -= _PROBE_S
-            except OSError:  # not listening yet
-                continue
+            except OSError as error:  # not listening yet, or listening and silent
+                left_s -= _PROBE_S if isinstance(error, TimeoutError) else 0
         return False
 
 

@@ -61,12 +61,10 @@ def dev(port: int, directory: Path | None, prefer: Literal["auto", "kafka", "tan
             )
         with broker:
             _say(broker)
-            try:
+            with contextlib.suppress(KeyboardInterrupt):
                 while not stopped.wait(WATCH_S):
                     if not broker.running:
                         raise Failure(f"{broker.name} has ended by itself: see {broker.log_path}")
-            except KeyboardInterrupt:
-                pass
             console.print("stopping")
 
 
