@@ -25,6 +25,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from engine.edges import Transaction
+from engine.errors import CommitUnknown
 from engine.task import State
 
 if TYPE_CHECKING:
@@ -41,12 +42,17 @@ BOUNDARY_WAIT_S = 0.05
 
 
 class Checkpoint:
-    """The commits of one worker."""
+    """The commits of one worker.
+
+    Attributes:
+        failed: a commit did, and what was done after it must not be committed without it.
+    """
 
     def __init__(self, edges: Edges, metrics: Metrics) -> None:
         self._edges = edges
         self._metrics = metrics
         self._flight: asyncio.Task[None] | None = None
+        self.failed = False
         self.last_ms = edges.clock.elapsed_ms()
 
     @property
@@ -61,18 +67,33 @@ class Checkpoint:
             CommitRefused, CommitUnknown, RecordRefused: the commit *before* this one failed.
         """
         await self.landed()
+        if self.failed:
+            raise CommitUnknown("an earlier commit failed; nothing is committed on top of it")
         self.last_ms = self._edges.clock.elapsed_ms()
         cuts = await self._cut(tasks, wait_s)
         if cuts:
             self._flight = asyncio.get_running_loop().create_task(
                 self._deliver(cuts, cuts[0].task.membership), name="commit"
             )
+            self._flight.add_done_callback(lambda _: self._edges.source.wake())
 
     async def landed(self) -> None:
         """Wait for the transaction under way, if there is one; raise what it raised."""
         flight, self._flight = self._flight, None
         if flight is not None:
+            self.failed = True
             await flight
+            self.failed = False
+
+    async def abandon(self) -> None:
+        """End the transaction under way, wherever it is: opening the outlet decides its fate.
+
+        It must be gone before: it would go on with the new producer, in the next transaction.
+        """
+        flight, self._flight = self._flight, None
+        if flight is not None:
+            flight.cancel()
+            await asyncio.wait([flight])
 
     async def _cut(self, tasks: Collection[Task], wait_s: float) -> list[TaskCut]:
         running = [task for task in tasks if task.state in {State.RUNNING, State.HOLDING}]

@@ -9,6 +9,7 @@ answered in :meth:`Engine._answer`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,7 @@ ROUND_RECORDS = 2_000
 SHARE_RECORDS = 100
 """The least that one task is given at a time: below it the hand-over costs more than the work."""
 REVOKE_BUDGET_S = 20.0
+HOLD_BUDGET_S = 10.0
 RETRY_S = 0.2
 FAILURES_MAX = 10_000
 
@@ -177,10 +179,7 @@ class Engine:
     async def _last_commit(self) -> None:
         """Finish what is in hand and commit it; a failure here loses no more than time."""
         try:
-            async with asyncio.timeout(REVOKE_BUDGET_S), self._turn:
-                await self.assignment.hold()
-                await self.checkpoint.begin(self.assignment.working(), wait_s=5.0)
-                await self.checkpoint.landed()
+            await self._commit_all()
         except (TimeoutError, BrokerError, CommitRefused, CommitUnknown, RecordRefused) as error:
             log.warning(
                 "the last commit failed (%s); its work is done again by the next owner", error
@@ -218,9 +217,14 @@ class Engine:
         return self.checkpoint.in_flight and self._uncut >= self.config.outbox_records
 
     def _patience_ms(self) -> int:
-        """How long a poll may wait: not at all while there is work, and not beyond the commit."""
+        """How long a poll may wait: not at all while there is work, and not beyond the commit.
+
+        A commit that lands ends the wait (:meth:`Checkpoint.begin`).
+        """
         if self._handed:
             return 0
+        if self.checkpoint.in_flight:
+            return IDLE_POLL_MS
         waited = self.edges.clock.elapsed_ms() - self.checkpoint.last_ms
         return max(1, min(IDLE_POLL_MS, int(self.config.commit_interval_ms - waited)))
 
@@ -245,12 +249,21 @@ class Engine:
     async def _on_revoked(self) -> None:
         """Before a rebalance: commit what is done, while it is still ours. Must not raise."""
         try:
-            async with asyncio.timeout(REVOKE_BUDGET_S), self._turn:
-                await self.assignment.hold()
-                await self.checkpoint.begin(self.assignment.working())
-                await self.checkpoint.landed()
+            await self._commit_all()
+        except TimeoutError:
+            self._doubt = CommitUnknown("the commit before a rebalance did not end in time")
         except Exception as error:  # noqa: BLE001  kept for the loop: aiokafka would only log it
             self._doubt = error
+
+    async def _commit_all(self) -> None:
+        """Hold all tasks and commit what is done; an event that takes too long is left out."""
+        async with asyncio.timeout(REVOKE_BUDGET_S), self._turn:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(HOLD_BUDGET_S):
+                    await self.assignment.hold()
+            if not self.checkpoint.failed:  # else the loop is about to start over
+                await self.checkpoint.begin(self.assignment.working())
+                await self.checkpoint.landed()
 
     def _on_assigned(self, assigned: set[TP]) -> None:
         """After a rebalance: the loop takes it from here."""
@@ -312,6 +325,8 @@ class Engine:
 
     async def _start_over(self) -> None:
         """Drop what is in memory, fence our own past, go on from the committed positions."""
+        self._doubt = None
+        await self.checkpoint.abandon()
         self.checkpoint = Checkpoint(self.edges, self.metrics)
         await self.assignment.drop(list(self.assignment.tasks))
         while not self._stopping:

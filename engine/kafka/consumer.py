@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING, Any
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.client import ConnectionGroup
 from aiokafka.consumer.fetcher import FetchResult
-from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from aiokafka.errors import (
+    IllegalStateError,
+    KafkaError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+)
 from aiokafka.structs import OffsetAndMetadata
 
 from engine.edges import Position
@@ -186,8 +191,9 @@ class KafkaSource:
     def seek(self, tp: TP, offset: int) -> None:
         """Read ``tp`` from ``offset`` on, from now."""
         key = TopicPartition(*tp)
-        self._consumer.seek(key, offset)
-        self._consumer.resume(key)
+        with contextlib.suppress(IllegalStateError):  # taken from us: its task is about to go
+            self._consumer.seek(key, offset)
+            self._consumer.resume(key)
 
     def end(self, tp: TP) -> int | None:
         """Return the last known end for a reader of committed records."""
