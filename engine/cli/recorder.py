@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections import Counter
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import msgspec
 
@@ -24,13 +24,14 @@ if TYPE_CHECKING:
 
 _NULL = msgspec.Raw(b"null")
 _TEXT_TYPES = (str, bytes)
+_Int64 = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 
 
 class Line(msgspec.Struct, frozen=True):
     """A line of the file that goes in; key and value are what the line says, byte for byte."""
 
     topic: str
-    timestamp: int
+    timestamp: _Int64
     key: msgspec.Raw = _NULL
     value: msgspec.Raw = _NULL
     headers: dict[str, Any] | list[tuple[str, Any]] | None = None
@@ -76,6 +77,8 @@ class Recorder:
                     yield _sent(line, topic)
             except (ValueError, TypeError, binascii.Error) as error:
                 raise Failure(f"{path}, line {number}: {error}") from error
+            except RecursionError as error:
+                raise Failure(f"{path}, line {number}: nested too deeply") from error
             if topic is None:
                 self.foreign[line.topic] += 1
 

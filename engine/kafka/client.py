@@ -48,6 +48,9 @@ for _part in ("", ".client", ".cluster", ".conn", ".consumer.consumer", ".consum
     logging.getLogger(f"aiokafka{_part}").addFilter(Calm())
 
 REQUEST_TIMEOUT_MS = 30_000
+CONNECT_S = 10.0
+"""What accepts connections and says nothing is no broker."""
+
 FUTURE_MS = 30 * 60_000
 """How far ahead of the clock a record's timestamp may be; brokers take an hour by default."""
 
@@ -70,7 +73,8 @@ async def connect(config: Config, role: str) -> AIOKafkaClient:
     """
     client = AIOKafkaClient(**options(config, role))
     try:
-        await client.bootstrap()
+        async with asyncio.timeout(CONNECT_S):
+            await client.bootstrap()
     except (KafkaError, OSError) as error:
         with contextlib.suppress(Exception):
             await client.close()
@@ -80,8 +84,9 @@ async def connect(config: Config, role: str) -> AIOKafkaClient:
 
 def unreachable(config: Config, error: BaseException) -> BrokerError:
     """Say that the broker cannot be reached, and what to do."""
+    why = f"silent for {CONNECT_S:g} s" if isinstance(error, TimeoutError) else type(error).__name__
     return BrokerError(
-        f"no Kafka broker answers at {config.broker} ({type(error).__name__}): "
+        f"no Kafka broker answers at {config.broker} ({why}): "
         "start one with `headrace dev`, or give its address with --broker HOST:PORT"
     )
 
