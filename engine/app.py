@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import faust
 import msgspec
@@ -100,7 +100,7 @@ class App(faust.App):
         settings: fields of :class:`engine.config.Config`; everything else goes to Faust.
     """
 
-    BootStrategy = Boot  # type: ignore[mutable-override]
+    BootStrategy: ClassVar[Any] = Boot
     mundane_level = "debug"
 
     def __init__(self, id: str, *, broker: Any = None, **settings: Any) -> None:  # noqa: A002
