@@ -62,8 +62,12 @@ class _ToStderr(logging.Handler):
         print(self.format(record), file=sys.stderr)  # noqa: T201
 
 
-def log_to_stderr(level: str) -> None:
-    """Send the log to stderr; ``--debug`` sends all of it."""
+def log_to_stderr(level: str, *, aiokafka: bool = False) -> None:
+    """Send the log to stderr; ``--debug`` sends all of it.
+
+    Args:
+        aiokafka: let it say that a broker is away: a worker waits, where other commands end.
+    """
     debug = debugging()
     handler: logging.Handler
     if sys.stderr.isatty():
@@ -72,7 +76,7 @@ def log_to_stderr(level: str) -> None:
     else:
         handler = _ToStderr()
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    if not debug:  # what the engine makes of an error of aiokafka's, the engine says
+    if not (debug or aiokafka):  # the command ends with a sentence of ours
         handler.addFilter(lambda record: not record.name.startswith("aiokafka"))
     root = logging.getLogger()
     for old in [h for h in root.handlers if isinstance(h, RichHandler | _ToStderr)]:

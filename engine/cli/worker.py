@@ -54,7 +54,7 @@ def worker(module: str, replicas: int, log_level: str, *, replica: bool, **given
     from engine.cli.loading import load_app
     from engine.cli.running import run
 
-    log_to_stderr(log_level)
+    log_to_stderr(log_level, aiokafka=True)
     app = load_app(module)
     app.configure(**settings_of(given))
     if not replica:
