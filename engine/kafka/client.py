@@ -82,6 +82,19 @@ async def connect(config: Config, role: str) -> AIOKafkaClient:
     return client
 
 
+async def release(consumer: Any) -> None:
+    """Stop a consumer of aiokafka's, whatever state its broker is in.
+
+    While a broker is away, its fetcher lets the cancellation of its own tasks out of ``stop``: to
+    whoever awaits that, it looks like a cancellation of his own.
+    """
+    stopping = asyncio.get_running_loop().create_task(consumer.stop())
+    await asyncio.wait([stopping])
+    if stopping.cancelled() or stopping.exception() is not None:
+        with contextlib.suppress(Exception):
+            await consumer._client.close()
+
+
 def unreachable(config: Config, error: BaseException) -> BrokerError:
     """Say that the broker cannot be reached, and what to do."""
     why = f"silent for {CONNECT_S:g} s" if isinstance(error, TimeoutError) else type(error).__name__

@@ -27,7 +27,7 @@ from engine.edges import Position
 from engine.errors import BrokerError, ConfigError
 from engine.kafka import protocol
 from engine.kafka.assignor import assignor_for
-from engine.kafka.client import back_off, options, unreachable
+from engine.kafka.client import back_off, options, release, unreachable
 from engine.kafka.producer import Membership
 from engine.kafka.records import read_columns
 from engine.record import TP, Batch
@@ -122,8 +122,7 @@ class KafkaSource:
         """Leave the group."""
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            with contextlib.suppress(KafkaError):
-                await consumer.stop()
+            await release(consumer)
 
     # -- records -----------------------------------------------------------------------------
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -11,7 +10,7 @@ from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.errors import KafkaError
 
 from engine.errors import BrokerError
-from engine.kafka.client import options, unreachable
+from engine.kafka.client import options, release, unreachable
 from engine.kafka.records import read_columns
 from engine.record import TP, Batch
 
@@ -47,7 +46,7 @@ class KafkaLog:
         try:
             await consumer.start()
         except (KafkaError, OSError) as error:
-            await consumer.stop()
+            await release(consumer)
             raise unreachable(self._config, error) from error
         return consumer
 
@@ -87,8 +86,7 @@ class KafkaLog:
         except TimeoutError as error:
             raise BrokerError("the broker does not say how far its topics reach") from error
         finally:
-            with contextlib.suppress(KafkaError):
-                await consumer.stop()
+            await release(consumer)
 
     async def read(self, tp: TP, start: int, end: int) -> AsyncIterator[Batch]:
         """Yield the committed records in [start, end)."""
@@ -105,8 +103,7 @@ class KafkaLog:
                 position = batch.next_offset
                 yield batch
         finally:
-            with contextlib.suppress(KafkaError):
-                await consumer.stop()
+            await release(consumer)
 
     async def _next(self, consumer: Any, tp: TP, key: Any) -> Batch:
         """Return the next batch; an open transaction at the position is waited for."""
@@ -136,4 +133,4 @@ class KafkaLog:
         """Release the connection."""
         bounds, self._bounds = self._bounds, None
         if bounds is not None:
-            await bounds.stop()
+            await release(bounds)

@@ -273,6 +273,18 @@ def children(pid: int) -> list[int]:
     return sorted(found)
 
 
+def test_a_worker_stops_while_its_broker_is_away(fresh_kafka: DevBroker, tmp_path: Path) -> None:
+    """It says that it waits, and SIGTERM ends it in good order all the same."""
+    with Fleet(tmp_path, fresh_kafka.bootstrap, {}) as fleet:
+        fleet.start("one")
+        wait_until(lambda: "is at work" in fleet.log("one"), timeout_s=60, what="it does not start")
+        fresh_kafka.kill()
+        wait_until(lambda: "Unable connect" in fleet.log("one"), timeout_s=20, what="nothing said")
+        assert fleet.stop("one", timeout_s=12) == 0
+    assert "Unclosed" not in fleet.log("one")
+    assert "Traceback" not in fleet.log("one")
+
+
 @pytest.mark.slow
 def test_a_supervisor_starts_a_worker_again_that_was_killed(
     fresh_kafka: DevBroker, tmp_path: Path
