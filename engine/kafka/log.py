@@ -64,7 +64,9 @@ class KafkaLog:
         except (KafkaError, OSError) as error:
             raise BrokerError(f"could not read the bounds of the topics: {error!r}") from error
         if self._config.guarantee == "at_least_once":
-            last |= await self._ends_fetched({key: end for key, end in last.items() if end > 0})
+            last |= await self._ends_fetched(
+                {key: last[key] for key in keys if last[key] > first[key]}
+            )
         return {TP(*key): (first[key], last[key]) for key in keys}
 
     async def _ends_fetched(self, ends: dict[Any, int]) -> dict[Any, int]:

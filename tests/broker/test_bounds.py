@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from engine import config
 from engine.connect.loader import Loader
@@ -55,3 +57,28 @@ def test_kafka_says_the_same_without_transactions(kafka: DevBroker) -> None:
     found, size = asyncio.run(look(kafka.bootstrap))
     assert found == [(0, 0), (0, 100), (0, 101), (0, 151)]
     assert size == 151
+
+
+async def emptied(bootstrap: str) -> tuple[int, int]:
+    """Send records, let all of them be deleted, and return the bounds then."""
+    settings = config.make({"id": "emptied", "broker": bootstrap, "guarantee": "at_least_once"})
+    await observer.create(bootstrap, {"emptied": {}}, 1)
+    async with Loader(settings) as loader:
+        await loader.load("emptied", 1, [(b"k", b"v", 1000)] * 10)
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        await admin.delete_records({TopicPartition("emptied", 0): RecordsToDelete(10)})
+    finally:
+        await admin.close()
+    log = KafkaLog(settings)
+    try:
+        async with asyncio.timeout(20):
+            return (await log.bounds([TP("emptied", 0)]))[TP("emptied", 0)]
+    finally:
+        await log.close()
+
+
+def test_a_topic_whose_records_are_gone_has_an_end(kafka: DevBroker) -> None:
+    """There is nothing to fetch before its end."""
+    assert asyncio.run(emptied(kafka.bootstrap)) == (10, 10)
