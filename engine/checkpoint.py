@@ -45,14 +45,14 @@ class Checkpoint:
     """The commits of one worker.
 
     Attributes:
-        failed: a commit did, and what was done after it must not be committed without it.
+        failed: why a commit did; what was done after it must not be committed without it.
     """
 
     def __init__(self, edges: Edges, metrics: Metrics) -> None:
         self._edges = edges
         self._metrics = metrics
         self._flight: asyncio.Task[None] | None = None
-        self.failed = False
+        self.failed = ""
         self.last_ms = edges.clock.elapsed_ms()
 
     @property
@@ -68,7 +68,7 @@ class Checkpoint:
         """
         await self.landed()
         if self.failed:
-            raise CommitUnknown("an earlier commit failed; nothing is committed on top of it")
+            raise CommitUnknown(f"nothing is committed on top of a failed commit ({self.failed})")
         self.last_ms = self._edges.clock.elapsed_ms()
         cuts = await self._cut(tasks, wait_s)
         if cuts:
@@ -81,9 +81,13 @@ class Checkpoint:
         """Wait for the transaction under way, if there is one; raise what it raised."""
         flight, self._flight = self._flight, None
         if flight is not None:
-            self.failed = True
-            await flight
-            self.failed = False
+            self.failed = "it was not waited for"
+            try:
+                await flight
+            except Exception as error:
+                self.failed = str(error)
+                raise
+            self.failed = ""
 
     async def abandon(self) -> None:
         """End the transaction under way, wherever it is: opening the outlet decides its fate.
