@@ -146,13 +146,13 @@ class Assignment:
         every = [tp for tps in inputs.values() for tp in tps]
         committed = await self._edges.source.positions(every)
         fresh = [tp for tp in every if committed.get(tp) is None]
-        ends = await self._edges.source.ends(fresh) if fresh else {}
+        bounds = await self._edges.log.bounds(fresh)
         for key, tps in inputs.items():
             at = {tp: committed.get(tp) for tp in tps}
             task = await self._open(parts[key[0]], key[1])
             for tp in tps:
-                if task.inbox.inputs[tp].is_table and at[tp] is None:
-                    task.inbox.inputs[tp].gate = ends[tp]
+                if at[tp] is None:
+                    task.inbox.inputs[tp].begin(*bounds[tp])
             task.membership = self._membership
             self.tasks[key] = task
             self._begins[key] = at

@@ -68,10 +68,6 @@ class Source(Protocol):
         """Return the committed positions, waiting for transactions that are still open."""
         ...
 
-    async def ends(self, tps: Collection[TP]) -> dict[TP, int]:
-        """Return where the partitions end now (high watermark)."""
-        ...
-
     def seek(self, tp: TP, offset: int) -> None:
         """Read ``tp`` from ``offset`` on, from now."""
         ...

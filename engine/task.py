@@ -177,7 +177,7 @@ class Task:
             runner.start()
 
     def _start_input(self, tp: TP, each: Input, at: Position | None) -> None:
-        offset = at.offset if at is not None else 0
+        offset = at.offset if at is not None else each.received
         notes = position.unpack(at)
         each.received = offset
         each.gate = max(each.gate, notes.gate)

@@ -268,11 +268,3 @@ class KafkaSource:
             TopicPartition(*tp): OffsetAndMetadata(at.offset, at.metadata)
             for tp, at in positions.items()
         })  # fmt: skip
-
-    async def ends(self, tps: Collection[TP]) -> dict[TP, int]:
-        """Return where the partitions end now, as a reader of committed records sees it."""
-        try:
-            ends = await self._consumer.end_offsets([TopicPartition(*tp) for tp in tps])
-        except (KafkaError, OSError) as error:
-            raise BrokerError(f"could not read where the partitions end: {error!r}") from error
-        return {TP(tp.topic, tp.partition): end for tp, end in ends.items()}

@@ -163,10 +163,6 @@ class MemorySource:
         """Return the committed positions."""
         return {tp: self._broker.committed.get(tp) for tp in tps}
 
-    async def ends(self, tps: Collection[TP]) -> dict[TP, int]:
-        """Return where the partitions end."""
-        return {tp: len(self._broker.logs[tp]) for tp in tps}
-
     def seek(self, tp: TP, offset: int) -> None:
         """Read from ``offset`` on."""
         self._at[tp] = offset
