@@ -184,20 +184,16 @@ class Assignment:
         """Steps 2 to 4."""
         async with self._restores:
             try:
-                await self._fill(task, at)
+                await recovery.restore(task, at, self._edges.log, self._metrics)
             except StoreCorrupted as error:
                 log.warning("task %s: %s", task.id, error)
                 task.store.clear()
-                await self._fill(task, at)
+                await recovery.restore(task, at, self._edges.log, self._metrics)
         task.start(at)
         del self._coming[key]
         for tp, each in task.inbox.inputs.items():
             self._edges.source.seek(tp, each.received)
         self._edges.source.wake()
-
-    async def _fill(self, task: Task, at: dict[TP, Position | None]) -> None:
-        task.open_tables()
-        await recovery.restore(task, at, self._edges.log, self._metrics)
 
     def raise_failed(self) -> None:
         """Raise what a task raised while it was coming up."""

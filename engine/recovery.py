@@ -102,7 +102,7 @@ async def _spans(task: Task, committed: dict[TP, Position | None], reader: Log) 
         spans.append(_Span(tp, table, meta_key, min(_known(task, meta_key), end), end))
     if any(_foreign(span, bounds[span.tp]) for span in spans):
         log.warning("task %s: its store does not fit the changelogs; restoring anew", task.id)
-        task.reset_store()
+        task.store.clear()
         for span in spans:
             span.start = 0
     for span in spans:
@@ -129,7 +129,7 @@ def _apply(task: Task, span: _Span, batch: Batch) -> int:
     if span.table.source is not None:
         run, _ = span.table.source.decode(batch)
         changes = [(k, v) for k, v in zip(run.keys, run.values, strict=True) if k is not None]
-    rows = task.tables[span.table.name].restore(changes)
+    rows = span.table.restored(changes)
     rows["headrace.meta"] = [(span.meta_key, b"%d" % batch.next_offset)]
     task.store.write(rows)
     return len(batch)
