@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import faust
 import msgspec
@@ -100,7 +100,7 @@ class App(faust.App):
         settings: fields of :class:`engine.config.Config`; everything else goes to Faust.
     """
 
-    BootStrategy = Boot  # type: ignore[mutable-override]
+    BootStrategy: ClassVar[Any] = Boot
     mundane_level = "debug"
 
     def __init__(self, id: str, *, broker: Any = None, **settings: Any) -> None:  # noqa: A002
@@ -255,8 +255,18 @@ class App(faust.App):
 
     # -- tables ------------------------------------------------------------------------------
 
-    def Table(self, name: str, **options: Any) -> Table:  # type: ignore[override]  # noqa: N802
-        """Declare a keyed table: see :class:`engine.table.Table`."""
+    def Table(  # type: ignore[override]  # noqa: N802
+        self, name: str | None = None, **options: Any
+    ) -> Table:
+        """Declare a keyed table: see :class:`engine.table.Table`.
+
+        Args:
+            name: may be left out of a table that is a topic (``source=``): it is the topic's.
+        """
+        if name is None:
+            if "source" not in options:
+                raise ConfigError("app.Table() needs a name")
+            name = options["source"].name
         for option in [option for option in options if option in _IGNORED]:
             del options[option]
         table = _Declaring(self, name, **options)

@@ -146,13 +146,13 @@ class Assignment:
         every = [tp for tps in inputs.values() for tp in tps]
         committed = await self._edges.source.positions(every)
         fresh = [tp for tp in every if committed.get(tp) is None]
-        ends = await self._edges.source.ends(fresh) if fresh else {}
+        bounds = await self._edges.log.bounds(fresh)
         for key, tps in inputs.items():
             at = {tp: committed.get(tp) for tp in tps}
             task = await self._open(parts[key[0]], key[1])
             for tp in tps:
-                if task.inbox.inputs[tp].is_table and at[tp] is None:
-                    task.inbox.inputs[tp].gate = ends[tp]
+                if at[tp] is None:
+                    task.inbox.inputs[tp].begin(*bounds[tp])
             task.membership = self._membership
             self.tasks[key] = task
             self._begins[key] = at
@@ -184,20 +184,16 @@ class Assignment:
         """Steps 2 to 4."""
         async with self._restores:
             try:
-                await self._fill(task, at)
+                await recovery.restore(task, at, self._edges.log, self._metrics)
             except StoreCorrupted as error:
                 log.warning("task %s: %s", task.id, error)
                 task.store.clear()
-                await self._fill(task, at)
+                await recovery.restore(task, at, self._edges.log, self._metrics)
         task.start(at)
         del self._coming[key]
         for tp, each in task.inbox.inputs.items():
             self._edges.source.seek(tp, each.received)
         self._edges.source.wake()
-
-    async def _fill(self, task: Task, at: dict[TP, Position | None]) -> None:
-        task.open_tables()
-        await recovery.restore(task, at, self._edges.log, self._metrics)
 
     def raise_failed(self) -> None:
         """Raise what a task raised while it was coming up."""

@@ -85,7 +85,7 @@ class Checkpoint:
             try:
                 await flight
             except Exception as error:
-                self.failed = str(error)
+                self.failed = repr(error)  # never empty
                 raise
             self.failed = ""
 

@@ -9,6 +9,7 @@ All calls block; from a coroutine use ``asyncio.to_thread``.
 import base64
 import fcntl
 import importlib
+import os
 import re
 import shutil
 import socket
@@ -169,7 +170,10 @@ class DevBroker:
         try:
             _free_port(recipe.port)
         except OSError as error:  # else its present owner would answer for the new broker
-            raise BrokerFailed(f"{recipe.name} cannot have port {recipe.port}: {error}") from error
+            why = os.strerror(error.errno or 0)
+            raise BrokerFailed(
+                f"{recipe.name} cannot have port {recipe.port} ({why}): choose another one (--port)"
+            ) from error
         child = Tether(recipe.argv, directory=recipe.directory, log_path=self.log_path)
         try:
             if self._answers(child):
@@ -190,10 +194,8 @@ class DevBroker:
             try:
                 if _knows_a_broker(self._recipe.port):
                     return True
-            except TimeoutError:
-                left_s -= _PROBE_S
-            except OSError:  # not listening yet
-                continue
+            except OSError as error:  # not listening yet, or listening and silent
+                left_s -= _PROBE_S if isinstance(error, TimeoutError) else 0
         return False
 
 

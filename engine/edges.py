@@ -68,10 +68,6 @@ class Source(Protocol):
         """Return the committed positions, waiting for transactions that are still open."""
         ...
 
-    async def ends(self, tps: Collection[TP]) -> dict[TP, int]:
-        """Return where the partitions end now (high watermark)."""
-        ...
-
     def seek(self, tp: TP, offset: int) -> None:
         """Read ``tp`` from ``offset`` on, from now."""
         ...
@@ -122,14 +118,24 @@ class Outlet(Protocol):
 
 
 class Log(Protocol):
-    """Reading a partition by hand, committed records only: how changelogs are restored."""
+    """Reading partitions by hand, committed records only: how changelogs are restored."""
 
-    async def bounds(self, tps: Collection[TP]) -> dict[TP, tuple[int, int]]:
-        """Return the first offset and the end (high watermark) of each partition."""
+    async def bounds(
+        self, tps: Collection[TP], *, stable: bool = False
+    ) -> dict[TP, tuple[int, int]]:
+        """Return the first offset and the end of each partition.
+
+        Args:
+            stable: the end is the last stable offset, which no open transaction holds up; else it
+                is the high watermark.
+        """
         ...
 
-    def read(self, tp: TP, start: int, end: int) -> AsyncIterator[Batch]:
-        """Yield the committed records in [start, end); ends when the position is at ``end``."""
+    def read(self, spans: Mapping[TP, tuple[int, int]]) -> AsyncIterator[Batch]:
+        """Yield the committed records in [start, end) of each partition, as they come.
+
+        Ends when every position is at its end.
+        """
         ...
 
     async def close(self) -> None:

@@ -50,6 +50,11 @@ class Input:
         self.start = 0
         self.queue: deque[Piece] = deque()
 
+    def begin(self, first: int, end: int) -> None:
+        """Begin at the first record that is still there: nobody has read the partition before."""
+        self.received = first
+        self.gate = end if self.is_table else 0
+
     def caught_up(self) -> bool:
         """Say whether everything that the partition is known to hold has been received."""
         end = self.end(self.tp)

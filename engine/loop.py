@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,8 @@ class Engine:
 
     async def run(self) -> None:
         """Work until :meth:`stop`; then commit what is done and leave."""
+        if self.config.collect_after:
+            gc.set_threshold(self.config.collect_after, 20, 50)
         try:
             await self.open()
             while not self._stopping:
@@ -270,12 +273,19 @@ class Engine:
         async with self._turn:
             self._raise_doubt()
             await self.checkpoint.landed()  # else the positions read next may be those before it
-            assigned = self._assigned
+            assigned, self._assigned = self._assigned, None
             assert assigned is not None
-            await self.assignment.take(*assigned)
-            if self._assigned is assigned:
-                self._assigned = None
+            try:
+                await self.assignment.take(*assigned)
+            except BrokerError:
+                self._try_again_with(assigned)
+                raise
             self.ready.set()
+
+    def _try_again_with(self, assigned: tuple[set[TP], Any]) -> None:
+        """Take an assignment up later, unless there is a newer one by now."""
+        if self._assigned is None:
+            self._assigned = assigned
 
     def _raise_doubt(self) -> None:
         doubt, self._doubt = self._doubt, None

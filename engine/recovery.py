@@ -21,8 +21,6 @@ from engine.record import TP
 from engine.task import TABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from engine.edges import Log, Position
     from engine.metrics import Metrics
     from engine.record import Batch
@@ -47,31 +45,21 @@ class _Span:
 
 
 async def restore(
-    task: Task,
-    committed: dict[TP, Position | None],
-    reader: Log,
-    metrics: Metrics,
-    *,
-    progress: Callable[[str, int, int], None] | None = None,
+    task: Task, committed: dict[TP, Position | None], reader: Log, metrics: Metrics
 ) -> int:
-    """Restore all tables of a task; return how many records that took.
-
-    Args:
-        progress: told the task's id, records done, and records to do (an upper bound).
-    """
+    """Restore all tables of a task; return how many records that took."""
     spans = await _spans(task, committed, reader)
+    by_tp = {span.tp: span for span in spans}
     total = sum(max(0, span.end - span.start) for span in spans)
     done = said = 0
-    for span in spans:
-        async for batch in reader.read(span.tp, span.start, span.end):
-            count = _apply(task, span, batch)
-            metrics.restored(span.table.name, count)
-            done += count
-            if done - said >= _SAY_EVERY:
-                said = done
-                log.info("task %s: restored %s of about %s records", task.id, f"{done:,}", total)
-                if progress is not None:
-                    progress(task.id, done, total)
+    async for batch in reader.read({span.tp: (span.start, span.end) for span in spans}):
+        span = by_tp[batch.tp]
+        count = _apply(task, span, batch)
+        metrics.restored(span.table.name, count)
+        done += count
+        if done - said >= _SAY_EVERY:
+            said = done
+            log.info("task %s: restored %s of about %s records", task.id, f"{done:,}", total)
     if done:
         log.info("task %s: restored %s records", task.id, f"{done:,}")
     return done
@@ -102,7 +90,7 @@ async def _spans(task: Task, committed: dict[TP, Position | None], reader: Log) 
         spans.append(_Span(tp, table, meta_key, min(_known(task, meta_key), end), end))
     if any(_foreign(span, bounds[span.tp]) for span in spans):
         log.warning("task %s: its store does not fit the changelogs; restoring anew", task.id)
-        task.reset_store()
+        task.store.clear()
         for span in spans:
             span.start = 0
     for span in spans:
@@ -129,7 +117,7 @@ def _apply(task: Task, span: _Span, batch: Batch) -> int:
     if span.table.source is not None:
         run, _ = span.table.source.decode(batch)
         changes = [(k, v) for k, v in zip(run.keys, run.values, strict=True) if k is not None]
-    rows = task.tables[span.table.name].restore(changes)
+    rows = span.table.restored(changes)
     rows["headrace.meta"] = [(span.meta_key, b"%d" % batch.next_offset)]
     task.store.write(rows)
     return len(batch)

@@ -146,19 +146,11 @@ class Task:
         assert state in MOVES[self.state], f"task {self.id} cannot go {self.state} -> {state}"
         self.state = state
 
-    def open_tables(self) -> None:
-        """Open the partitions of its tables on the store, which recovery then fills."""
+    def start(self, committed: dict[TP, Position | None]) -> None:
+        """Begin to work from the committed positions; the store is restored."""
+        self._move_to(State.RUNNING)
         for table in self.part.tables:
             self.tables[table.name] = table.open(self.store, self._emit_for(table))
-
-    def reset_store(self) -> None:
-        """Empty the store (it does not fit the changelogs) and open the tables anew on it."""
-        self.store.clear()
-        self.open_tables()
-
-    def start(self, committed: dict[TP, Position | None]) -> None:
-        """Begin to work from the committed positions; the tables are restored."""
-        self._move_to(State.RUNNING)
         for node in self.part.nodes:
             context = Context(node.agent.name, self.id, self.tables, self.outbox)
             runner = Runner(
@@ -177,7 +169,7 @@ class Task:
             runner.start()
 
     def _start_input(self, tp: TP, each: Input, at: Position | None) -> None:
-        offset = at.offset if at is not None else 0
+        offset = at.offset if at is not None else each.received
         notes = position.unpack(at)
         each.received = offset
         each.gate = max(each.gate, notes.gate)

@@ -227,7 +227,8 @@ def tables_used_by(agent: Agent, tables: Sequence[TableHandle]) -> tuple[TableHa
                 found[id(value)] = known[id(value)]
             elif inspect.isfunction(value) and value.__module__ == fun.__module__:
                 waiting.append(value)
-    return tuple(found.values())
+    rest = [table for table in agent.tables if id(table) not in known]
+    return (*(table for table in tables if id(table) in found), *rest)  # as they were declared
 
 
 def _mentioned(fun: Any) -> Iterator[Any]:

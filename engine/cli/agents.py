@@ -39,7 +39,7 @@ def agents(module: str, *, as_json: bool) -> None:
         click.echo(msgspec.json.encode(rows).decode())
         return
     shown = [
-        (row["name"], *(", ".join(row[name]) for name in ("topics", "sinks", "tables")),
+        (row["name"], *("\n".join(row[name]) for name in ("topics", "sinks", "tables")),
          row["part"], row["doc"])
         for row in rows
     ]  # fmt: skip

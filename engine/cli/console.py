@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -32,11 +32,12 @@ def stderr() -> Console:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], right: str = "") -> Table:
-    """Return a table; ``right`` names the columns of numbers."""
-    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
+    """Return a table; ``right`` names the columns of numbers, and only the last one wraps."""
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     numbers = right.split()
     for column in columns:
-        made.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+        justify: Literal["right", "left"] = "right" if column in numbers else "left"
+        made.add_column(column, justify=justify, no_wrap=column != columns[-1], overflow="fold")
     for row in rows:
         made.add_row(*(Text(_cell(value)) for value in row))
     return made
@@ -61,8 +62,12 @@ class _ToStderr(logging.Handler):
         print(self.format(record), file=sys.stderr)  # noqa: T201
 
 
-def log_to_stderr(level: str) -> None:
-    """Send the log to stderr; ``--debug`` sends all of it."""
+def log_to_stderr(level: str, *, aiokafka: bool = False) -> None:
+    """Send the log to stderr; ``--debug`` sends all of it.
+
+    Args:
+        aiokafka: let it say that a broker is away: a worker waits, where other commands end.
+    """
     debug = debugging()
     handler: logging.Handler
     if sys.stderr.isatty():
@@ -71,7 +76,7 @@ def log_to_stderr(level: str) -> None:
     else:
         handler = _ToStderr()
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    if not debug:  # what the engine makes of an error of aiokafka's, the engine says
+    if not (debug or aiokafka):  # the command ends with a sentence of ours
         handler.addFilter(lambda record: not record.name.startswith("aiokafka"))
     root = logging.getLogger()
     for old in [h for h in root.handlers if isinstance(h, RichHandler | _ToStderr)]:

@@ -71,18 +71,24 @@ def demo(*, as_json: bool, **given: Any) -> None:
     from engine.cli.showcase import run
 
     result = run(Plan(**given), stderr())
-    (stderr() if as_json else stdout()).print(result.summary())
+    console = stderr() if as_json else stdout()
+    console.print(result.summary())
+    console.print(_checked(result), soft_wrap=True)
     if as_json:
         click.echo(msgspec.json.encode(result).decode())
-    _check(result)
 
 
-def _check(result: Result) -> None:
-    """Fail if the results do not add up."""
-    out = result.enriched + result.dead_letters + result.unmatched
+def _checked(result: Result) -> str:
+    """Say that the results add up.
+
+    Raises:
+        Failure: they do not.
+    """
+    parts = (result.enriched, result.unmatched, result.dead_letters)
+    out = sum(parts)
+    added = f"{' + '.join(f'{part:,}' for part in parts)} = {out:,}"
     if out == result.events:
-        return
-    wrong = f"{result.events:,} events went in, but the results account for {out:,}"
+        return f"{added}: the results account for every event"
     if out < result.events or result.guarantee == "exactly_once":
-        raise Failure(wrong)
-    click.echo(f"{wrong}: some came twice, as at-least-once allows", err=True)
+        raise Failure(f"{result.events:,} events went in, but the results are {added}")
+    return f"{added}: {out - result.events:,} came twice, as at-least-once allows"

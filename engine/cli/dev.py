@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from engine.devbroker import DevBroker
 
 WATCH_S = 0.5
+LAST_LINES = 5
 
 
 @click.command(cls=Command)
@@ -61,13 +62,17 @@ def dev(port: int, directory: Path | None, prefer: Literal["auto", "kafka", "tan
             )
         with broker:
             _say(broker)
-            try:
+            with contextlib.suppress(KeyboardInterrupt):
                 while not stopped.wait(WATCH_S):
                     if not broker.running:
-                        raise Failure(f"{broker.name} has ended by itself: see {broker.log_path}")
-            except KeyboardInterrupt:
-                pass
+                        raise Failure(f"{broker.name} has ended by itself{_last_words(broker)}")
             console.print("stopping")
+
+
+def _last_words(broker: DevBroker) -> str:
+    """Quote the end of the broker's log: a temporary directory goes with the command."""
+    lines = broker.log_path.read_text(errors="replace").splitlines()[-LAST_LINES:]
+    return "; its log ends:\n" + "\n".join(lines) if lines else ""
 
 
 def _say(broker: DevBroker) -> None:

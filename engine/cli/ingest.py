@@ -100,7 +100,7 @@ class Ingestion:
         began = clock.elapsed_ms()
         packed = self._file.name.endswith(".gz")
         with progress.Progress(
-            progress.TextColumn("{task.description}"), progress.BarColumn(),
+            progress.TextColumn("{task.description}"), progress.BarColumn(complete_style="green"),
             progress.DownloadColumn(), progress.TransferSpeedColumn(),
             progress.TimeRemainingColumn(), console=self._console, transient=True,
             disable=not self._console.is_terminal,

@@ -23,6 +23,8 @@ def load_app(where: str) -> App:
     """
     name, _, attribute = where.partition(":")
     attribute = attribute or "app"
+    if not name:
+        raise ConfigError(f"{where!r} names no module: write MODULE or MODULE:NAME")
     module = _module(name)
     from engine.app import App
 
@@ -30,7 +32,9 @@ def load_app(where: str) -> App:
     if isinstance(found, App):
         return found
     if found is not None:
-        raise ConfigError(f"{name}:{attribute} is a {type(found).__name__}, not an engine.App")
+        raise ConfigError(
+            f"{name}:{attribute} is no engine.App but a value of type {type(found).__name__}"
+        )
     apps = [key for key, value in vars(module).items() if isinstance(value, App)]
     hint = f"did you mean {name}:{apps[0]}?" if apps else "it defines no app = App(...)"
     raise ConfigError(f"module {name} has no {attribute!r}: {hint}")
@@ -52,6 +56,7 @@ def _module(name: str) -> ModuleType:
             raise ConfigError(f"there is no module {name!r} in {here} or installed") from error
         raise ConfigError(f"module {name} needs {error.name}, which is not installed") from error
     except Exception as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigError(
-            f"module {name} cannot be imported: {type(error).__name__}: {error}"
+            f"module {name} cannot be imported: {said} (--debug shows where)"
         ) from error

@@ -81,18 +81,20 @@ class Display:
     def _results(self, snapshot: Snapshot) -> str:
         about = "" if snapshot.exact else "about "
         return (
-            f"enriched {about}{snapshot.enriched:,}, dead letters {about}"
-            f"{snapshot.dead_letters:,}, sessions {about}{snapshot.sessions:,}"
+            f"{about}{snapshot.enriched:,} enriched, {snapshot.dead_letters:,} dead letters, "
+            f"{snapshot.sessions:,} sessions"
         )
 
     def _panel(self, snapshot: Snapshot, rate: float) -> Group:
         share = snapshot.processed / self._total if self._total else 1.0
-        line = Table.grid(padding=(0, 2))
+        total = f"{self._total:,}"  # numbers keep their width, so that nothing jumps
+        line = Table.grid(padding=(0, 2, 0, 0))
         line.add_row(
-            ProgressBar(total=max(1, self._total), completed=snapshot.processed, width=36),
+            ProgressBar(total=max(1, self._total), completed=snapshot.processed, width=24,
+                        complete_style="green"),
             Text(f"{share:4.0%}"),
-            Text(f"{snapshot.processed:,} of {self._total:,} events"),
-            Text(f"{rate:,.0f} events/s", style="bold"),
-        )
-        produced = f"produced {snapshot.produced:,}, {self._results(snapshot)}"
+            Text(f"{snapshot.processed:>{len(total)},} of {total} events"),
+            Text(f"{rate:>7,.0f} events/s", style="bold"),
+        )  # fmt: skip
+        produced = f"{snapshot.produced:,} sent, {self._results(snapshot)}"
         return Group(line, Text(produced, style="dim"))

@@ -25,7 +25,7 @@ STOP_S = 10.0
 
 
 def run_loop(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on uvloop's event loop, where there is one."""
+    """Run a coroutine on uvloop's event loop."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(work)
 
@@ -52,6 +52,10 @@ async def _until_signal(app: App, ready: str) -> None:
         click.echo("stopping: what is done is committed", err=True)
     await stop(app)
     await work
+    if app.crashed:  # at work, or while it stopped
+        reason = app.crash_reason
+        assert reason is not None
+        raise reason
 
 
 def _interrupted(asked: asyncio.Event) -> None:
@@ -67,9 +71,6 @@ async def _run(app: App, ready: str) -> None:
     if not app.should_stop:
         click.echo(ready, err=True)
     await app.wait_until_stopped()
-    if app.crashed:
-        assert app.crash_reason is not None
-        raise app.crash_reason
 
 
 async def stop(app: App) -> None:

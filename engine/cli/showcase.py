@@ -49,12 +49,8 @@ def run(plan: Plan, console: Console) -> Result:
     with contextlib.ExitStack() as stack:
         temporary = tempfile.TemporaryDirectory(prefix="headrace-demo-", ignore_cleanup_errors=True)
         home = Path(stack.enter_context(temporary))
+        data = _data(plan, console)  # before the broker: a file may turn out to be none of ours
         place = stack.enter_context(_place(plan, home, console))
-        data = (
-            events.generated(plan.events, plan.users, plan.seed)
-            if plan.file is None
-            else events.from_file(plan.file, SystemClock().now_ms())
-        )
         settings: dict[str, int] = {"partitions": plan.partitions, "retention_ms": -1}
         if place.guarantee == "at_least_once":
             settings["session_timeout_ms"] = PLAIN_SESSION_MS
@@ -68,6 +64,13 @@ def run(plan: Plan, console: Console) -> Result:
             soft_wrap=True,
         )
         return run_loop(Showcase(plan, place, data, console).run())
+
+
+def _data(plan: Plan, console: Console) -> events.Input:
+    if plan.file is None:
+        return events.generated(plan.events, plan.users, plan.seed)
+    with console.status(f"looking through {plan.file.name}"):
+        return events.from_file(plan.file, SystemClock().now_ms())
 
 
 @contextlib.contextmanager

@@ -35,8 +35,9 @@ TEND_S = 0.2
 @click.option("--partitions", type=click.IntRange(min=1),
               help="Of topics that this worker creates. Default: 12.")  # fmt: skip
 @click.option("--end-marks", is_flag=True, hidden=True, help="Heed end-of-input marks.")
+@click.option("--replica", is_flag=True, hidden=True, help="One of several: all is announced.")
 @options.log_level("info")
-def worker(module: str, replicas: int, log_level: str, **given: Any) -> None:
+def worker(module: str, replicas: int, log_level: str, *, replica: bool, **given: Any) -> None:
     """Run an app's agents until SIGTERM or Ctrl-C; a second Ctrl-C ends it at once.
 
     MODULE is a Python module with an app in `app`, or MODULE:NAME. The current directory is on the
@@ -47,20 +48,21 @@ def worker(module: str, replicas: int, log_level: str, **given: Any) -> None:
     \b
     Examples:
       headrace worker
-      headrace worker shop.orders:app --broker kafka1:9092,kafka2:9092 --replicas 4
+      headrace worker shop.orders:app --broker kafka1:9092 --replicas 4
     """
-    if replicas > 1:
-        argv = worker_argv(module, {**given, "log_level": log_level})
-        supervise(argv, replicas)
-        return
     from engine.cli.console import log_to_stderr
     from engine.cli.loading import load_app
     from engine.cli.running import run
 
-    log_to_stderr(log_level)
+    log_to_stderr(log_level, aiokafka=True)
     app = load_app(module)
     app.configure(**settings_of(given))
-    run(app, announce(app, module))
+    if not replica:
+        announce(app, module, replicas)
+    if replicas > 1:  # of an app that is known to be there, with settings that fit
+        supervise(worker_argv(module, {**given, "log_level": log_level, "replica": True}), replicas)
+    else:
+        run(app, f"worker of {app.settings().id} is at work; Ctrl-C stops it")
 
 
 def settings_of(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,8 +87,8 @@ def worker_argv(module: str, given: Mapping[str, Any]) -> list[str]:
     return argv
 
 
-def announce(app: App, module: str) -> str:
-    """Say what is about to run; return the line for when it does."""
+def announce(app: App, module: str, replicas: int) -> None:
+    """Say what is about to run."""
     from engine import __version__
     from engine.cli.console import promised
 
@@ -102,9 +104,10 @@ def announce(app: App, module: str) -> str:
         "state": str(config.state_dir / config.id),
         "guarantee": promised(config.guarantee),
     }
+    if replicas > 1:
+        rows["replicas"] = f"{replicas} processes"
     for name, text in rows.items():
         click.echo(f"{name:<10} {text}", err=True)
-    return f"worker of {config.id} is at work; Ctrl-C stops it"
 
 
 def supervise(argv: list[str], count: int) -> None:

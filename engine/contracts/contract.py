@@ -186,17 +186,20 @@ _NO_KEY = Violation("key.required", "key", "the record has no key")
 _FOREIGN_KEY = Violation("key.type", "key", "the key is not of its type")
 
 
+def _is_text(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _foreign_keys(key_type: Any, keys: Sequence[bytes | None]) -> list[int]:
     """Return the indexes of the keys that cannot be decoded."""
     if key_type is None or key_type is bytes:
         return []
-    if key_type is str:
-        try:
-            b"\0".join(filter(None, keys)).decode()  # all at once: it is nearly always so
-        except UnicodeDecodeError:
-            pass
-        else:
-            return []
+    if key_type is str and _is_text(b"\0".join(filter(None, keys))):  # all at once: nearly always
+        return []
     decode = key_codec(key_type).decode
     foreign = []
     for index, key in enumerate(keys):

@@ -11,7 +11,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
 
 from engine.errors import BrokerError, ConfigError
-from engine.kafka.client import options, unreachable
+from engine.kafka.client import CONNECT_S, options, unreachable
 from engine.record import TP
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ class KafkaAdmin:
         if self._admin is None:
             admin = AIOKafkaAdminClient(**options(self._config, "admin"))
             try:
-                await admin.start()
+                async with asyncio.timeout(CONNECT_S):
+                    await admin.start()
             except (KafkaError, OSError) as error:
                 with contextlib.suppress(Exception):
                     await admin.close()

@@ -15,11 +15,42 @@ from engine.errors import BrokerError
 if TYPE_CHECKING:
     from engine.config import Config
 
+QUIET_S = 5.0
+
+
+class Calm(logging.Filter):
+    """Lets a message of aiokafka's through once in five seconds.
+
+    While a broker is away it repeats itself a hundred times a second, and for a group that is new
+    it reports an error that it then mends.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Say whether a message is to be logged."""
+        if "GroupCoordinatorNotAvailableError" in record.getMessage():
+            return False
+        wording = str(record.msg)
+        last = self._said.get(wording)
+        if last is not None and record.created - last < QUIET_S:
+            return False
+        self._said[wording] = record.created
+        return True
+
+
 # At DEBUG aiokafka logs whole requests, and with them passwords and record values.
-for _name in ("aiokafka", "aiokafka.conn", "aiokafka.producer"):
-    logging.getLogger(_name).setLevel(logging.WARNING)
+for _part in ("", ".client", ".cluster", ".conn", ".consumer.consumer", ".consumer.fetcher",
+              ".consumer.group_coordinator", ".producer.producer", ".producer.sender"):  # fmt: skip
+    logging.getLogger(f"aiokafka{_part}").setLevel(logging.WARNING)
+    logging.getLogger(f"aiokafka{_part}").addFilter(Calm())
 
 REQUEST_TIMEOUT_MS = 30_000
+CONNECT_S = 10.0
+"""What accepts connections and says nothing is no broker."""
+
 FUTURE_MS = 30 * 60_000
 """How far ahead of the clock a record's timestamp may be; brokers take an hour by default."""
 
@@ -42,7 +73,8 @@ async def connect(config: Config, role: str) -> AIOKafkaClient:
     """
     client = AIOKafkaClient(**options(config, role))
     try:
-        await client.bootstrap()
+        async with asyncio.timeout(CONNECT_S):
+            await client.bootstrap()
     except (KafkaError, OSError) as error:
         with contextlib.suppress(Exception):
             await client.close()
@@ -50,10 +82,24 @@ async def connect(config: Config, role: str) -> AIOKafkaClient:
     return client
 
 
+async def release(consumer: Any) -> None:
+    """Stop a consumer of aiokafka's, whatever state its broker is in.
+
+    While a broker is away, its fetcher lets the cancellation of its own tasks out of ``stop``: to
+    whoever awaits that, it looks like a cancellation of his own.
+    """
+    stopping = asyncio.get_running_loop().create_task(consumer.stop())
+    await asyncio.wait([stopping])
+    if stopping.cancelled() or stopping.exception() is not None:
+        with contextlib.suppress(Exception):
+            await consumer._client.close()
+
+
 def unreachable(config: Config, error: BaseException) -> BrokerError:
     """Say that the broker cannot be reached, and what to do."""
+    why = f"silent for {CONNECT_S:g} s" if isinstance(error, TimeoutError) else type(error).__name__
     return BrokerError(
-        f"no Kafka broker answers at {config.broker} ({type(error).__name__}): "
+        f"no Kafka broker answers at {config.broker} ({why}): "
         "start one with `headrace dev`, or give its address with --broker HOST:PORT"
     )
 

@@ -27,7 +27,7 @@ from engine.edges import Position
 from engine.errors import BrokerError, ConfigError
 from engine.kafka import protocol
 from engine.kafka.assignor import assignor_for
-from engine.kafka.client import back_off, options, unreachable
+from engine.kafka.client import back_off, options, release, unreachable
 from engine.kafka.producer import Membership
 from engine.kafka.records import read_columns
 from engine.record import TP, Batch
@@ -122,8 +122,7 @@ class KafkaSource:
         """Leave the group."""
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            with contextlib.suppress(KafkaError):
-                await consumer.stop()
+            await release(consumer)
 
     # -- records -----------------------------------------------------------------------------
 
@@ -269,11 +268,3 @@ class KafkaSource:
             TopicPartition(*tp): OffsetAndMetadata(at.offset, at.metadata)
             for tp, at in positions.items()
         })  # fmt: skip
-
-    async def ends(self, tps: Collection[TP]) -> dict[TP, int]:
-        """Return where the partitions end now, as a reader of committed records sees it."""
-        try:
-            ends = await self._consumer.end_offsets([TopicPartition(*tp) for tp in tps])
-        except (KafkaError, OSError) as error:
-            raise BrokerError(f"could not read where the partitions end: {error!r}") from error
-        return {TP(tp.topic, tp.partition): end for tp, end in ends.items()}

@@ -24,6 +24,7 @@ from engine.testing.memory import HandClock, MemoryBroker, memory_edges
 from engine.topic import Topic
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import TracebackType
 
     from engine.app import App
@@ -49,6 +50,10 @@ class Delivered(NamedTuple):
         """Return the last header of that name as text."""
         found = [value for key, value in self.headers if key == name]
         return found[-1].decode() if found else None
+
+
+Sent = tuple[str, bytes | None, bytes | None, int, Headers]
+"""A record on its way in: topic, key, value, timestamp (ms), headers."""
 
 
 class Driver:
@@ -180,6 +185,15 @@ class Driver:
             )
         self.settle()
 
+    def pipe_each(self, records: Iterable[Sent]) -> None:
+        """Put records in one by one: each is worked off before the next, as by :meth:`pipe`."""
+        self._run(self._pipe_each(records))
+
+    async def _pipe_each(self, records: Iterable[Sent]) -> None:
+        for record in records:
+            self.broker.produce(*record)
+            await self._settle()
+
     def settle(self) -> None:
         """Let the app work until nothing is left to do, and commit."""
         self._run(self._settle())
@@ -187,14 +201,15 @@ class Driver:
     async def _settle(self) -> None:
         engine = self._engine
         assert engine is not None, "the Driver's worker is not running"
+        inputs, order = engine.topology.inputs, self.broker.order
         async with asyncio.timeout(_STUCK_S):
             while True:
                 await self._until_idle(engine)
-                before = len(self.broker.order), dict(self.broker.committed)
+                seen = len(order)
                 await engine.checkpoint.begin(engine.assignment.working(), wait_s=_STUCK_S)
                 await engine.checkpoint.landed()
-                if before == (len(self.broker.order), self.broker.committed):
-                    return
+                if not any(tp.topic in inputs for tp, _ in order[seen:]):
+                    return  # nothing that came out goes in again
 
     async def _until_idle(self, engine: Engine) -> None:
         """Go round until no input is left and no agent is busy."""

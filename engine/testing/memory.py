@@ -163,10 +163,6 @@ class MemorySource:
         """Return the committed positions."""
         return {tp: self._broker.committed.get(tp) for tp in tps}
 
-    async def ends(self, tps: Collection[TP]) -> dict[TP, int]:
-        """Return where the partitions end."""
-        return {tp: len(self._broker.logs[tp]) for tp in tps}
-
     def seek(self, tp: TP, offset: int) -> None:
         """Read from ``offset`` on."""
         self._at[tp] = offset
@@ -229,14 +225,17 @@ class MemoryLog:
     def __init__(self, broker: MemoryBroker) -> None:
         self._broker = broker
 
-    async def bounds(self, tps: Collection[TP]) -> dict[TP, tuple[int, int]]:
-        """Return the bounds of each partition."""
+    async def bounds(
+        self, tps: Collection[TP], *, stable: bool = False
+    ) -> dict[TP, tuple[int, int]]:
+        """Return the bounds of each partition; no transaction is ever open here."""
         return {tp: (0, len(self._broker.logs[tp])) for tp in tps}
 
-    async def read(self, tp: TP, start: int, end: int) -> AsyncIterator[Batch]:
-        """Yield one batch."""
-        if start < end:
-            yield self._broker.batch(tp, start, end)
+    async def read(self, spans: Mapping[TP, tuple[int, int]]) -> AsyncIterator[Batch]:
+        """Yield a batch a partition."""
+        for tp, (start, end) in spans.items():
+            if start < end:
+                yield self._broker.batch(tp, start, end)
 
     async def close(self) -> None:
         """Nothing is open."""

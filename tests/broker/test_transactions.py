@@ -205,9 +205,13 @@ async def test_the_log_reads_committed_records_only_and_passes_over_the_rest(
         assert first == 0
         for start, values in ((0, b"abcd"), (1, b"bcd"), (3, b"d")):
             got, at = [], start
-            async for batch in log.read(tp, start, end):
+            async for batch in log.read({tp: (start, end)}):
                 got += batch.values
                 at = batch.next_offset
             assert b"".join(got) == values
             assert at == end
+        got = []
+        async for batch in log.read({tp: (0, 2)}):  # the fetch brings all three of the first batch
+            got += batch.values
+        assert got == [b"a", b"b"]
         await log.close()

@@ -1,73 +1,22 @@
-"""The command line where it needs no broker: help, errors, agents, replay."""
+"""The command line where it needs no broker: version, agents, errors."""
 
-import base64
 import json
-import subprocess
-import sys
-import time
-from pathlib import Path
+import socket
 
-import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from agents.workload import Workload
-from engine.cli import COMMANDS, cli
-from tests.recompute import recompute
-
-ROOT = Path(__file__).parents[2]
+from engine.cli import cli
+from tests.shell import error_of, headrace, need_tansu
 
 
 def run(*arguments: str) -> Result:
     return CliRunner().invoke(cli, list(arguments))
 
 
-def headrace(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
-    """Run the command as a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "engine.cli", *arguments],
-        cwd=cwd,
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": str(cwd)},
-        capture_output=True,
-        text=True,
-        timeout=40,
-        check=False,
-    )
-
-
 def test_the_version_is_the_packages() -> None:
     """What --version prints."""
     assert run("--version").output == "headrace 0.1.0\n"
-
-
-@pytest.mark.parametrize("command", sorted(COMMANDS))
-def test_every_command_has_help_with_an_example(command: str) -> None:
-    """The help of a command shows how it is called."""
-    result = run(command, "--help")
-    assert result.exit_code == 0
-    text = result.output
-    if command == "topics":
-        text = run("topics", "create", "--help").output
-    assert "Example" in text
-    assert f"headrace {command}" in text
-
-
-def test_help_is_there_at_once_and_loads_no_engine() -> None:
-    """Half a second at most, without Faust, aiokafka or RocksDB."""
-    took = []
-    for _ in range(3):
-        began = time.perf_counter()
-        assert headrace("--help").returncode == 0
-        took.append(time.perf_counter() - began)
-    assert min(took) <= 0.5
-    loaded = subprocess.run(
-        [sys.executable, "-c", "import engine, engine.cli, sys; print(*sorted(sys.modules))"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split()
-    assert not {"faust", "aiokafka", "rocksdict", "mode"} & set(loaded)
 
 
 def test_agents_are_listed_with_what_they_read_and_write() -> None:
@@ -85,171 +34,29 @@ def test_agents_are_listed_with_what_they_read_and_write() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["agents", "no_such_module"], "there is no module 'no_such_module'"),
-        (["agents", "tests.recompute"], "module tests.recompute has no 'app'"),
-        (["agents", "agents/app.py"], "is a file: name the module instead"),
-        (["worker", "no_such_module"], "there is no module"),
         (["worker", "agents", "--broker", "nonsense"], "write it as host:port"),
         (["topics", "list", "--broker", "127.0.0.1:1"], "no Kafka broker answers at 127.0.0.1:1"),
-        (["worker", "agents", "--broker", "127.0.0.1:1"], "no Kafka broker answers"),
-        (["ingest", "README.md", "--topic", "t", "--broker", "127.0.0.1:1"], "Error: "),
+        (["topics", "create", "t", "--broker", "127.0.0.1:1"], "no Kafka broker answers"),
+        (["demo", "--broker", "127.0.0.1:1"], "no Kafka broker answers at 127.0.0.1:1"),
+        (["demo", "--input", "README.md"], "README.md is of no known format"),
+        (["demo", "--fresh"], "--fresh and --guarantee go with --broker"),
+        (["ingest", "README.md", "--topic", "t", "--broker", "127.0.0.1:1"], "no Kafka broker"),
+        (["worker", "--commit-interval", "5"], "write 7d, 12h, 30m, 10s, 500ms or forever"),
+        (["worker", "--commit-interval", "90s"], "90000 ms is outside of 1 to 60000 ms"),
+        (["replay", "agents", "--input", "none", "--output", "out"], "'none' does not exist"),
+        (["nonsense"], "No such command 'nonsense'"),
     ],
 )
 def test_an_error_is_one_sentence_and_an_exit_code(arguments: list[str], message: str) -> None:
     """No traceback, and the sentence says what to do."""
-    result = headrace(*arguments)
-    assert result.returncode != 0
-    assert message in result.stderr
-    assert "Traceback" not in result.stderr
-    errors = [line for line in result.stderr.splitlines() if line.startswith("Error:")]
-    assert len(errors) == 1
+    assert message in error_of(headrace(*arguments))
 
 
-# -- replay -----------------------------------------------------------------------------------
-
-
-def recorded(topic: str, records) -> list[dict]:
-    """Return (key, value, timestamp) records in the form of a replay's script."""
-    return [
-        {"topic": topic, "key": text(key), "value": text(value), "timestamp": timestamp}
-        for key, value, timestamp in records
-    ]
-
-
-def text(raw: bytes | None):
-    """Return bytes as the script takes them."""
-    if raw is None:
-        return None
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        return {"base64": base64.b64encode(raw).decode()}
-
-
-def replay(tmp_path: Path, rows: list[dict], *options: str) -> list[dict]:
-    """Replay a script through the main job; return what came out."""
-    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    result = headrace("replay", "agents", "--input", str(source), "--output", str(target), *options)
-    assert result.returncode == 0, result.stderr
-    return [json.loads(line) for line in target.read_text().splitlines()]
-
-
-def test_a_replay_gives_what_the_recomputation_gives(tmp_path: Path) -> None:
-    """Enriched, dead letters with their bytes, sessions and counts with their windows."""
-    work = Workload(events=1_500, users=40, seed=11, invalid_ratio=0.05)
-    profiles, events = list(work.profiles()), list(work.raw_events())
-    script = recorded("user-profiles", profiles) + recorded("raw-events", events)
-    out = replay(tmp_path, script)
-    known = {key.decode(): msgspec.json.decode(value) for key, value, _ in profiles}
-    expected = recompute([(0, *event) for event in events], known)
-    by_topic: dict[str, list[dict]] = {}
-    for row in out:
-        by_topic.setdefault(row["topic"], []).append(row)
-    assert set(by_topic) == {"enriched-events", "raw-events-dlq", "user-sessions", "event-counts"}
-
-    matched = [row for row in expected.enriched if row.profile]
-    assert [row["value"]["id"] for row in by_topic["enriched-events"]] == [
-        row.event["id"] for row in matched
-    ]
-    letters = by_topic["raw-events-dlq"]
-    assert [row["value"] for row in letters] == [
-        text(events[letter.at][1]) for letter in expected.dead_letters
-    ]
-    assert all(row["headers"]["__streams.errors.topic"] == "raw-events" for row in letters)
-    sessions = {
-        (row["key"], row["window"]["start"], row["window"]["end"], row["value"]["events"])
-        for row in by_topic["user-sessions"]
-    }
-    assert sessions == {
-        (user, s.start, s.end, s.events) for user, rows in expected.sessions.items() for s in rows
-    }
-    counts = {
-        (row["value"]["user_id"], row["value"]["event_type"], row["window"]["start"]): row["value"][
-            "count"
-        ]
-        for row in by_topic["event-counts"]
-    }
-    assert counts == dict(expected.counts)
-    lengths = {r["window"]["end"] - r["window"]["start"] for r in by_topic["event-counts"]}
-    assert lengths == {60_000}
-    assert replay(tmp_path, script) == out
-
-
-def event(number: int, at: int, **changes: object) -> dict:
-    """Return a script's line with a valid event."""
-    value = {
-        "id": f"e{number}", "timestamp": at, "user_id": "user_1", "event_type": "page_view",
-        "value": 1, "page": "/", "time_on_page": 2, "properties": {},
-    }  # fmt: skip
-    return {"topic": "raw-events", "key": "user_1", "value": value | changes, "timestamp": at}
-
-
-def test_keep_open_leaves_windows_as_the_input_leaves_them(tmp_path: Path) -> None:
-    """Without it the end of the input closes them."""
-    script = [event(1, 1_000), event(2, 2_000)]
-    assert replay(tmp_path, script, "--keep-open") == []
-    out = replay(tmp_path, script)
-    assert {row["topic"]: row["window"] for row in out} == {
-        "user-sessions": {"start": 1_000, "end": 2_000},
-        "event-counts": {"start": 0, "end": 60_000},
-    }
-    assert len(out) == 2
-
-
-def test_headers_go_with_a_dead_letter_and_a_tombstone_takes_a_profile_away(tmp_path: Path) -> None:
-    """What came with a record stays with it."""
-    profile = {"user_id": "user_1", "country": "at", "tier": "gold", "signup_ts": 0}
-    script = [
-        {"topic": "user-profiles", "key": "user_1", "value": profile, "timestamp": 0},
-        event(1, 1_000),
-        {**event(2, 2_000, value=-1), "headers": {"trace": "abc"}},
-        {"topic": "user-profiles", "key": "user_1", "value": None, "timestamp": 3_000},
-        event(3, 4_000),
-    ]
-    out = replay(tmp_path, script, "--keep-open")
-    assert [row["topic"] for row in out] == ["enriched-events", "raw-events-dlq"]
-    assert out[1]["headers"]["trace"] == "abc"
-    assert out[1]["headers"]["__contract.rule"] == "value.range"
-    assert json.loads(out[1]["value"])["value"] == -1
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("{", "line 2: not a JSON object"),
-        ('{"topic": "raw-events"}', "line 2: 'timestamp' must be there, and be int"),
-        ('{"topic": 1, "timestamp": 1}', "line 2: 'topic' must be there, and be str"),
-    ],
-)
-def test_a_line_that_is_no_record_is_named(tmp_path: Path, line: str, message: str) -> None:
-    """By file, number and reason."""
-    source = tmp_path / "in.jsonl"
-    source.write_text(json.dumps(event(1, 1)) + "\n" + line + "\n")
-    result = headrace(
-        "replay", "agents", "--input", str(source), "--output", str(tmp_path / "out.jsonl")
-    )
-    assert result.returncode != 0
-    assert message in result.stderr
-    assert "Traceback" not in result.stderr
-
-
-def test_the_first_agent_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
-    """Its two blocks of Python, run as they stand."""
-    blocks = (ROOT / "README.md").read_text().split("```python\n")[1:]
-    agent, driver = (block.partition("```")[0] for block in blocks)
-    (tmp_path / "shop.py").write_text(agent)
-    done = subprocess.run(
-        [sys.executable, "-c", driver],
-        cwd=tmp_path,
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": f"{ROOT}:{tmp_path}"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    totals, letters = done.stdout.splitlines()
-    assert totals.count("Delivered(") == 1
-    assert "20" in totals
-    assert letters.count("Delivered(") == 1
-    assert "amount.range" in letters
+def test_a_port_that_is_taken_is_one_sentence() -> None:
+    """With what to do about it."""
+    need_tansu()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = error_of(headrace("dev", "--port", port, "--prefer", "tansu"))
+    assert f"cannot have port {port} (Address already in use): choose another one" in said
+    assert "--port" in said

@@ -10,7 +10,6 @@ until the next one.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 from functools import partial
 
 from aiokafka.errors import IllegalStateError, RequestTimedOutError
@@ -386,16 +385,6 @@ class SimulatedSource(KafkaSource):
         """Return the end as the last fetch saw it."""
         return self._known_ends.get(tp)
 
-    async def ends(self, tps):
-        """Return where the partitions end now, as a reader of committed records sees it."""
-        logs = self._cluster.partitions
-        try:
-            return await self._consumer._client.ask(
-                "ListOffsets", lambda: {tp: logs[tp].stable for tp in tps}
-            )
-        except RequestTimedOutError as error:
-            raise BrokerError(f"could not read where the partitions end: {error!r}") from error
-
 
 def batch_of(tp, log, start, stop):
     """Return the committed records of a partition in [start, stop), up to the stable offset."""
@@ -416,29 +405,42 @@ class SimulatedLog:
         self._cluster = cluster
         self._client = Client(cluster, process)
 
-    async def bounds(self, tps):
+    async def bounds(self, tps, *, stable=False):
+        if not tps:
+            return {}
         logs = self._cluster.partitions
         try:
-            return await self._client.ask(
-                "ListOffsets", lambda: {tp: (0, len(logs[tp])) for tp in tps}
+            first = await self._client.ask(
+                "ListOffsets", lambda: {tp: logs[tp].first for tp in tps}
+            )
+            last = await self._client.ask(
+                "ListOffsets",
+                lambda: {tp: logs[tp].stable if stable else len(logs[tp]) for tp in tps},
             )
         except RequestTimedOutError as error:
             raise BrokerError(f"could not read the bounds of the topics: {error!r}") from error
+        return {tp: (first[tp], last[tp]) for tp in tps}
 
-    async def read(self, tp: TP, start: int, end: int) -> AsyncIterator[Batch]:
-        log, random = self._cluster.partitions[tp], self._cluster.random
-        position = start
-        waited_until = self._cluster.loop.time() + STALLED_S
-        while position < end:
+    async def read(self, spans):
+        random, loop = self._cluster.random, self._cluster.loop
+        at = {tp: start for tp, (start, end) in spans.items() if start < end}
+        waited_until = loop.time() + STALLED_S
+        while at:
             await asyncio.sleep(random.uniform(0.001, 0.004))
-            if log.stable <= position:
-                if self._cluster.loop.time() > waited_until:
-                    raise BrokerError(f"{tp}: no committed records for {STALLED_S:.0f} s")
+            ready = [tp for tp, start in at.items() if self._cluster.partitions[tp].stable > start]
+            if not ready:
+                if loop.time() > waited_until:
+                    raise BrokerError(f"{sorted(at)}: no committed records for {STALLED_S:.0f} s")
                 await asyncio.sleep(0.02)
                 continue
-            batch = batch_of(tp, log, position, position + random.randint(1, 80)).before(end)
-            position = batch.next_offset
-            waited_until = self._cluster.loop.time() + STALLED_S
+            tp = random.choice(ready)
+            end = spans[tp][1]
+            log = self._cluster.partitions[tp]
+            batch = batch_of(tp, log, at[tp], at[tp] + random.randint(1, 80)).before(end)
+            at[tp] = batch.next_offset
+            if at[tp] >= end:
+                del at[tp]
+            waited_until = loop.time() + STALLED_S
             yield batch
 
     async def close(self):

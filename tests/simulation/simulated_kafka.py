@@ -38,6 +38,7 @@ class Partition:
         self.rows = []
         self.states = []
         self.owners = []
+        self.first = 0  # the log's start: what was before it, retention has taken
         self.stable = 0  # the last stable offset
         self.open = {}  # producer id -> first offset of its open transaction
         self.sequences = {}  # producer id -> (epoch, next sequence, first sequence and offset last)

@@ -59,6 +59,7 @@ class Simulation:
             transaction_timeout_ms=4000,
             session_timeout_ms=SESSION_MS,
             compression="none",
+            collect_after=0,
             end_marks=True,
             inbox_records=random.choice((20, 20_000)),
             outbox_records=random.choice((30, 50_000)),

@@ -162,7 +162,7 @@ def unstable_positions(_):
 def stable_bounds(_):
     """A changelog is restored to its last stable offset: a marker on its way is not waited for."""
 
-    async def wrong(self, tps):
+    async def wrong(self, tps, *, stable=False):
         await asyncio.sleep(0.001)
         return {tp: (0, self._cluster.partitions[tp].stable) for tp in tps}
 

@@ -8,6 +8,7 @@ import pytest
 from engine import App
 from engine.errors import ConfigError
 from engine.table import WindowedTable
+from engine.testing import Driver
 
 
 def test_an_app_is_a_faust_app_with_a_web_server_for_this_machine_only() -> None:
@@ -59,6 +60,8 @@ def test_code_beats_environment_and_the_command_line_beats_code() -> None:
         (lambda app: app.agent("t", no_such=1), "no option 'no_such'"),
         (lambda app: app.Table("a table"), "use letters"),
         (lambda app: app.Table("t").hopping(10, 20), "0 < step <= size"),
+        (lambda app: app.Table(), "needs a name"),
+        (lambda app: app.SessionTable("s", gap=1, reduce=max), "belong together"),
         (
             lambda app: app.SessionTable("s", gap=0, reduce=max, merge=max, value_type=int),
             "gap must be more than 0",
@@ -78,3 +81,26 @@ def test_windows_take_timedeltas_and_replace_the_table_they_come_from() -> None:
     assert isinstance(counts, WindowedTable)
     assert (counts.windows.size_ms, counts.windows.grace_ms) == (60_000, 5_000)
     assert app.declared_tables == {"counts": counts}
+
+
+def test_a_table_that_is_a_topic_has_its_name_and_a_session_table_counts_by_default() -> None:
+    """The shortest forms."""
+    app = App("short")
+    profiles = app.topic("profiles", key_type=str, compacting=True)
+    clicks = app.topic("clicks", key_type=str)
+    visits = app.topic("visits", key_type=str)
+    table = app.table(source=profiles)
+    assert table.name == "profiles"
+    sessions = app.SessionTable("s", gap=timedelta(minutes=30), grace=5, key_type=str, sink=visits)
+
+    @app.agent(clicks)
+    async def agent(stream):
+        async for key, click in stream.items():
+            sessions.update(key, click)
+
+    with Driver(app) as driver:
+        for second in (0, 60, 7_200):
+            driver.pipe("clicks", key="ann", value=1, timestamp=second * 1000)
+        assert [out.value for out in driver.read("visits")] == [2]
+        driver.close_windows()
+        assert [out.value for out in driver.read("visits")] == [1]

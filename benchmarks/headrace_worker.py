@@ -1,0 +1,41 @@
+"""One headrace worker for a job: ``python -m benchmarks.headrace_worker JOB GROUP``.
+
+GROUP is the consumer group; all else comes from the environment (``HEADRACE_BROKER``, ...), as for
+any worker.
+"""
+
+import asyncio
+import logging
+import signal
+import sys
+
+import uvloop
+
+from engine import App
+
+
+def app_for(job: str, group: str) -> App:
+    """The main job's app, whole (``main``) or with its enrich agent alone, or the passthrough."""
+    if job == "passthrough":
+        from benchmarks.headrace_passthrough import app as passthrough  # noqa: PLC0415
+
+        app = passthrough
+    else:
+        from agents import app, enrich  # noqa: PLC0415
+
+        if job == "enrich":
+            app.declared_agents[:] = [enrich]
+    app.configure(id=group)
+    return app
+
+
+async def work(app: App) -> None:
+    engine = app.engine
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, engine.stop)
+    await engine.run()
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(work(app_for(*sys.argv[1:3])))

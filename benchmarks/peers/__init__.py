@@ -1,0 +1,1 @@
+"""The same jobs, written for other engines as their own documentation teaches."""
