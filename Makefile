@@ -16,8 +16,8 @@ test:     ## every test; starts Kafka
 	$(PYTHON) -m pytest
 fast:     ## the tests that need no broker
 	$(PYTHON) -m pytest -m 'not broker and not slow'
-sim:      ## one simulated run: make sim SEED=57
-	$(PYTHON) -m pytest tests/simulation/test_simulation.py --seed $(SEED)
+sim:      ## simulated runs: make sim, make sim SEEDS=50000, make sim SEED=57
+	$(PYTHON) -m tests.simulation $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS))
 demo:     ## the main job
 	.venv/bin/headrace demo
 bench:    ## the benchmarks

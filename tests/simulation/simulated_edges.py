@@ -12,10 +12,10 @@ import asyncio
 import contextlib
 from functools import partial
 
-from aiokafka.errors import IllegalStateError, RequestTimedOutError
+from aiokafka.errors import IllegalStateError, KafkaConnectionError, RequestTimedOutError
 
 from engine.edges import Edges
-from engine.errors import BrokerError
+from engine.errors import BrokerError, ConfigError
 from engine.kafka import protocol
 from engine.kafka.assignor import assignor_for
 from engine.kafka.consumer import KafkaSource
@@ -23,6 +23,7 @@ from engine.kafka.producer import KafkaOutlet
 from engine.record import TP, Batch
 from tables.errors import StoreLocked
 from tables.memory import MemoryStore
+from tests.simulation.simulated_kafka import REBALANCE_TIMEOUT_S
 from tests.simulation.simulated_loop import Killed
 
 REQUEST_TIMEOUT_S = 5.0
@@ -53,6 +54,7 @@ class Client:
     def __init__(self, cluster, process):
         self._cluster = cluster
         self._process = process
+        self._waiting = {}  # answers, in the order of their questions
         self.cluster = self
 
     def leader_for_partition(self, tp):
@@ -72,25 +74,33 @@ class Client:
         return True
 
     async def close(self):
+        """Who waits for an answer gets an error: the connection is gone."""
+        for answer in self._waiting:
+            if not answer.done():
+                answer.set_exception(KafkaConnectionError("closed"))
+        self._waiting.clear()
         await asyncio.sleep(0)
 
-    async def ask(self, what, work):
+    async def ask(self, what, work, timeout_s=REQUEST_TIMEOUT_S):
         """Ask the cluster; no answer for too long is an error."""
+        faults = self._cluster.faults
+        faults.point(self._process, f"before {what}")
+        waiting = self._cluster.ask(self._process, what, work)
+        self._waiting[waiting] = None
         try:
-            async with asyncio.timeout(REQUEST_TIMEOUT_S):
-                return await self._cluster.ask(self._process, what, work)
+            async with asyncio.timeout(timeout_s):
+                answer = await waiting
         except TimeoutError as error:
             raise RequestTimedOutError(what) from error
+        finally:
+            self._waiting.pop(waiting, None)
+        faults.point(self._process, f"after {what}")
+        return answer
 
     async def send(self, node, request, group=None):
         """Send a request of aiokafka's or of the engine's own."""
         what = type(request).__name__.removesuffix("Request")
-        cluster = self._cluster
-        work = self._work(what, request)
-        cluster.faults.point(self._process, f"before {what}")
-        answer = await self.ask(what, work)
-        cluster.faults.point(self._process, f"after {what}")
-        return answer
+        return await self.ask(what, self._work(what, request))
 
     def _work(self, what, request):
         """Return what the cluster does for a request, when it arrives."""
@@ -231,11 +241,12 @@ class SimulatedSource(KafkaSource):
         while True:
             name = group.member_id
             try:
-                answer = await self._patiently(
+                answer = await ask(
                     "JoinGroup",
                     lambda name=name: the_group.join(
                         name, self._process.name, self._session_s, subscription
                     ),
+                    REQUEST_TIMEOUT_S + REBALANCE_TIMEOUT_S,
                 )
             except RequestTimedOutError:
                 await asyncio.sleep(RETRY_S)
@@ -270,14 +281,6 @@ class SimulatedSource(KafkaSource):
             return False
         self._take(answer.assignment)
         return True
-
-    async def _patiently(self, what, work):
-        """Ask something that may take a whole rebalance."""
-        try:
-            async with asyncio.timeout(REQUEST_TIMEOUT_S + 30):
-                return await self._cluster.ask(self._process, what, work)
-        except TimeoutError as error:
-            raise RequestTimedOutError(what) from error
 
     def partitions_for_topic(self, topic):
         """Stand for the cluster's metadata, which the assignor looks at."""
@@ -333,7 +336,7 @@ class SimulatedSource(KafkaSource):
         if self._group.generation > 0:
             with contextlib.suppress(RequestTimedOutError):
                 await self._consumer._client.ask(
-                    "LeaveGroup", lambda: self._cluster.group.remove(name)
+                    "LeaveGroup", lambda: self._cluster.group.leave(name)
                 )
         self._group.generation, self._group.member_id = -1, ""
 
@@ -352,6 +355,10 @@ class SimulatedSource(KafkaSource):
         self._awake = False
         return self._drain(full)
 
+    def reads_at(self, tp, otherwise):
+        """Return from where a partition is read here, if it is."""
+        return self._consumer.at.get(tp, otherwise)
+
     def tell(self, tp):
         """Records of a partition have come to the cluster: a fetch brings them soon."""
         if self._waiter is not None and not self._told and tp in (self._consumer.assignment or ()):
@@ -367,6 +374,8 @@ class SimulatedSource(KafkaSource):
         consumer = self._consumer
         if self._reassigning or not consumer.assignment:
             return []
+        if self._cluster.faults.refuse_fetch():
+            raise BrokerError("a fetch was refused")
         batches = []
         random = self._cluster.random
         partitions, known, paused = self._cluster.partitions, self._known_ends, consumer.paused
@@ -374,6 +383,8 @@ class SimulatedSource(KafkaSource):
             log = partitions[tp]
             if tp in paused or (start < log.stable and random.random() < 0.1):
                 continue
+            if start < log.first:
+                raise ConfigError(f"{tp}: {start} is not in the topic any more")
             known[tp] = log.stable
             if start < log.stable and tp not in full:
                 batch = batch_of(tp, log, start, start + random.randint(1, 40))
@@ -387,9 +398,9 @@ class SimulatedSource(KafkaSource):
 
 
 def batch_of(tp, log, start, stop):
-    """Return the committed records of a partition in [start, stop), up to the stable offset."""
+    """Return what a fetch brings: committed records in [start, stop), up to the stable offset."""
     batch = Batch(tp, min(stop, log.stable))
-    for offset, (key, value, timestamp, headers) in log.readable(start, stop):
+    for offset, (key, value, timestamp, headers) in log.fetch(start, stop):
         batch.offsets.append(offset)
         batch.keys.append(key)
         batch.values.append(value)
@@ -436,6 +447,8 @@ class SimulatedLog:
             tp = random.choice(ready)
             end = spans[tp][1]
             log = self._cluster.partitions[tp]
+            if at[tp] < log.first:
+                raise BrokerError(f"{tp}: {at[tp]} is not in the topic any more")
             batch = batch_of(tp, log, at[tp], at[tp] + random.randint(1, 80)).before(end)
             at[tp] = batch.next_offset
             if at[tp] >= end:
@@ -526,16 +539,14 @@ class SimulatedStore(MemoryStore):
             self._disk.open.discard(self._task)
 
 
-def simulated_edges(config, groups, cluster, process, disk, **parts):
-    """Return the edges of a worker; ``parts`` takes the place of some of their classes."""
+def simulated_edges(config, groups, cluster, process, disk):
+    """Return the edges of a worker."""
     clock = SimulatedClock(cluster.loop)
     process.on_kill.append(disk.open.clear)
-    outlet = parts.get("outlet", SimulatedOutlet)
-    source = parts.get("source", SimulatedSource)
     return Edges(
         clock=clock,
-        source=source(config, groups, cluster, process),
-        outlet=outlet(config, f"{config.id}-{disk.name}", clock, cluster, process),
+        source=SimulatedSource(config, groups, cluster, process),
+        outlet=SimulatedOutlet(config, f"{config.id}-{disk.name}", clock, cluster, process),
         log=SimulatedLog(cluster, process),
         admin=SimulatedAdmin(cluster, process),
         open_store=lambda task, _: SimulatedStore(disk, task, cluster.faults, process),

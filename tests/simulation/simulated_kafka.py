@@ -42,6 +42,7 @@ class Partition:
         self.stable = 0  # the last stable offset
         self.open = {}  # producer id -> first offset of its open transaction
         self.sequences = {}  # producer id -> (epoch, next sequence, first sequence and offset last)
+        self.gone = set()  # offsets that compaction has taken
 
     def __len__(self):
         return len(self.rows)
@@ -57,6 +58,20 @@ class Partition:
         """Return (offset, record) of the committed records in [start, stop)."""
         stop = self.stable if stop is None else min(stop, self.stable)
         return [(n, self.rows[n]) for n in range(start, stop) if self.states[n] in READABLE]
+
+    def fetch(self, start, stop):
+        """Return what is still there of it: invariants look at what was, readers at what is."""
+        return [row for row in self.readable(start, stop) if row[0] not in self.gone]
+
+    def compact(self, until):
+        """Take away what a later record of its key has replaced, and the beginning if it is empty.
+
+        A deletion goes only with the beginning: who has not seen it finds that its place is gone.
+        """
+        latest = {row[0]: offset for offset, row in self.readable(0, until)}
+        self.gone |= {n for n, row in self.readable(0, until) if latest[row[0]] != n}
+        kept = (n for n, row in self.fetch(self.first, until) if row[1] is not None)
+        self.first = next(kept, min(until, self.stable))
 
     def mark(self, owner, state):
         """Write a transaction's marker."""
@@ -75,6 +90,7 @@ class Transactional:
         self.id = number
         self.epoch = -1
         self.state = "empty"  # empty, ongoing, ending
+        self.outcome = None  # of the last one
         self.partitions = set()
         self.offsets = False
         self.serial = 0
@@ -84,7 +100,7 @@ class Transactional:
 class Cluster:
     """See the module. Only one node, which never fails: its faults are those of its answers."""
 
-    def __init__(self, loop, faults, *, trace=True):
+    def __init__(self, loop, faults, say=None):
         self.loop = loop
         self.faults = faults
         self.random = faults.random
@@ -95,13 +111,15 @@ class Cluster:
         self.group = Group(self)
         self.readers = []
         self.events = []
-        self.tracing = trace
-        self.slowest_marker_s = 0.0
+        self._say = say
+        self.away_until = 0.0
 
     def say(self, *what):
         """Add a line to the trace."""
-        if self.tracing:
-            self.events.append((round(self.loop.time(), 6), *what))
+        event = (round(self.loop.time(), 6), *what)
+        self.events.append(event)
+        if self._say is not None:
+            self._say(*event)
 
     def create(self, topic, partitions):
         """Create a topic."""
@@ -115,6 +133,23 @@ class Cluster:
         self.partitions[tp].append(row, PLAIN)
         self.tell(tp)
 
+    def retain(self):
+        """Take away what nobody needs: what is replaced, and inputs that are done with.
+
+        Not under the hands of a worker that is out of the group and does not know it yet.
+        """
+        for tp, log in self.partitions.items():
+            at = self.group.committed.get(tp)
+            if at is not None:
+                reading = [at.offset, *(reader.reads_at(tp, at.offset) for reader in self.readers)]
+                at = at._replace(offset=min(reading))
+            if tp.topic.endswith("-changelog"):
+                log.compact(log.stable)
+            elif at is not None and tp.topic == "users":
+                log.compact(at.offset)
+            elif at is not None:
+                log.first = max(log.first, at.offset)
+
     def tell(self, tp):
         """Wake those who wait for records of a partition."""
         for reader in self.readers:
@@ -122,21 +157,21 @@ class Cluster:
 
     # -- requests ----------------------------------------------------------------------------
 
-    async def ask(self, process, what, work):
-        """Have ``work`` done at the cluster, some time, and return its answer, some time.
+    def ask(self, process, what, work):
+        """Have ``work`` done at the cluster, some time; return a future of its answer.
 
-        An answer may be a future. Without an answer it never returns: callers have deadlines.
+        What ``work`` returns may be a future. An answer may never come: callers have deadlines.
         """
         if self.faults.over:
             raise RequestTimedOutError(what)
         answer = self.loop.create_future()
         if process.alive:
-            fate = self.faults.fate()
+            fate = self.faults.fate(what)
             if fate.request_lost or fate.answer_lost:
                 self.say(what, process.name, "lost" if fate.request_lost else "answer lost")
             if not fate.request_lost:
                 self.loop.later(fate.request_s, self._arrive, work, answer, fate)
-        return await answer
+        return answer
 
     def _arrive(self, work, answer, fate):
         """Do what was asked for and send the answer back."""
@@ -164,20 +199,32 @@ class Cluster:
         if found is None:
             found = self.transactional[name] = Transactional(name, 1000 + len(self.transactional))
         found.timeout_s = timeout_ms / 1000
-        if found.state == "ongoing":
+        code = self._away()
+        if not code and found.state == "ongoing":
             found.epoch += 1
             self._end(found, ABORTED)
-        if found.state == "ending":
-            return SimpleNamespace(
-                error_code=protocol.CONCURRENT_TRANSACTIONS, producer_id=-1, producer_epoch=-1
-            )
+        if not code and found.state == "ending":
+            code = protocol.CONCURRENT_TRANSACTIONS
+        if code:
+            return SimpleNamespace(error_code=code, producer_id=-1, producer_epoch=-1)
         found.epoch += 1
+        found.outcome = None
         self.say("InitProducerId", name, found.epoch)
         return SimpleNamespace(error_code=0, producer_id=found.id, producer_epoch=found.epoch)
 
+    def move(self, for_s):
+        """Give the transactions to another node, which has to read their log first."""
+        self.away_until = self.loop.time() + for_s
+
+    def _away(self):
+        if self.loop.time() < self.away_until:
+            self.faults.fired["transactions: on the move"] += 1
+            return self.random.choice((protocol.COORDINATOR_LOADING, protocol.NOT_COORDINATOR))
+        return self.faults.refuse_request()
+
     def _find(self, name, producer_id, epoch):
         """Return a producer's transaction, or the error code for it; coordinators may be away."""
-        if code := self.faults.refuse_request():
+        if code := self._away():
             return code
         found = self.transactional.get(name)
         if found is None or found.id != producer_id:
@@ -222,18 +269,18 @@ class Cluster:
         if isinstance(found, int):
             code = found
         elif found.state == "ongoing":
-            code = 0
             self._end(found, COMMITTED if commits else ABORTED)
+            code = protocol.NOT_COORDINATOR if self.faults.forget_end() else 0
         elif found.state == "ending":
             code = protocol.CONCURRENT_TRANSACTIONS
-        else:
-            code = INVALID_TXN_STATE
+        else:  # asked again, it says again what it did
+            code = 0 if found.outcome == (COMMITTED if commits else ABORTED) else INVALID_TXN_STATE
         return SimpleNamespace(error_code=code)
 
     def _end(self, found, state):
         """Decide a transaction; its markers follow, one by one."""
         self.say("commit" if state == COMMITTED else "abort", found.name, found.epoch)
-        found.state = "ending"
+        found.state, found.outcome = "ending", state
         targets = sorted(found.partitions)
         if found.offsets:
             targets.append(None)
@@ -367,8 +414,38 @@ class Group:
         self.pending = {}
         self.owners = {}
         self.history = []
+        self.away_until = 0.0
+        self._saved = (0, {})  # what its log says: the last generation that was assigned
         self._count = 0
         self._round = 0
+
+    def move(self, for_s):
+        """Give the group to another node: it knows only what the log says.
+
+        A rebalance under way is forgotten, and who had left is back until his session expires.
+        """
+        self.away_until = self.loop.time() + for_s
+        for member in self.members.values():
+            self._answer(member, "join", protocol.NOT_COORDINATOR)
+            self._answer(member, "sync", protocol.NOT_COORDINATOR)
+        self.generation, saved = self._saved
+        self.members = {}
+        self.unborn.clear()
+        self._round += 1
+        self.state = "stable" if saved else "empty"
+        for name, (worker, session_s, subscription, assignment) in saved.items():
+            member = self.members[name] = Member(name, worker, session_s)
+            member.subscription, member.assignment = subscription, assignment
+            self.beat(member)
+
+    def _away(self):
+        """Return the error code of a coordinator that is not there, or 0."""
+        if self.loop.time() < self.away_until:
+            self.cluster.faults.fired["group: on the move"] += 1
+            return self.cluster.random.choice(
+                (protocol.COORDINATOR_LOADING, protocol.NOT_COORDINATOR)
+            )
+        return self.cluster.faults.refuse_request()
 
     # -- offsets -----------------------------------------------------------------------------
 
@@ -377,6 +454,8 @@ class Group:
 
         A transaction's offsets without a member are taken unchecked, as Kafka takes them.
         """
+        if code := self._away():
+            return code
         if generation < 0 and not member:
             return 0
         if member not in self.members:
@@ -412,12 +491,14 @@ class Group:
                 code = protocol.UNSTABLE_OFFSET_COMMIT if tp in unstable else 0
                 rows.append((number, at.offset, -1, at.metadata, code, {}))
             answers.append((topic, rows, {}))
-        return SimpleNamespace(error_code=0, topics=answers)
+        return SimpleNamespace(error_code=self._away(), topics=answers)
 
     # -- membership --------------------------------------------------------------------------
 
     def join(self, name, worker, session_s, subscription):
         """Return the answer to a JoinGroup: a future, as a rebalance waits for its members."""
+        if code := self._away():
+            return SimpleNamespace(error_code=code, member_id=name)
         if not name:
             self._count += 1
             given = f"{worker}-{self._count}"
@@ -498,6 +579,8 @@ class Group:
 
     def sync(self, name, generation, assignments):
         """Return the answer to a SyncGroup: a future, until the leader has spoken."""
+        if code := self._away():
+            return SimpleNamespace(error_code=code)
         member = self.members.get(name)
         if member is None:
             return SimpleNamespace(error_code=protocol.UNKNOWN_MEMBER_ID)
@@ -523,6 +606,13 @@ class Group:
                 for number in numbers
             }
         self.owners[self.generation] = owners
+        self._saved = (
+            self.generation,
+            {
+                name: (member.worker, member.session_s, member.subscription, member.assignment)
+                for name, member in self.members.items()
+            },
+        )
         for member in self.members.values():
             waiting, member.sync = member.sync, None
             if waiting is not None:
@@ -531,6 +621,8 @@ class Group:
 
     def heartbeat(self, name, generation):
         """Return the error code for a heartbeat."""
+        if code := self._away():
+            return code
         member = self.members.get(name)
         if member is None:
             return protocol.UNKNOWN_MEMBER_ID
@@ -556,6 +648,11 @@ class Group:
         else:
             self.cluster.say("session expired", member.name)
             self.remove(member.name)
+
+    def leave(self, name):
+        """Take a member out that says farewell."""
+        if not self._away():
+            self.remove(name)
 
     def remove(self, name):
         """Take a member out: it left, or it is silent."""

@@ -8,12 +8,15 @@ Code belongs to a :class:`Process`, which it inherits through a context variable
 and callback. A process can be frozen (its code waits, as after SIGSTOP or in a slow disk's write)
 and killed: not cancelled, as no ``finally`` runs after ``kill -9``, but never run again.
 
+Nothing may depend on addresses either: a task's hash is a number in the order of creation, as sets
+of tasks are gone through in the order of their hashes. (Strings are ``PYTHONHASHSEED``'s matter.)
+
 It overrides ``_run_once``, which is private to asyncio; ``test_simulated_loop.py`` holds it to it.
 """
 
 import asyncio
 from contextvars import Context, ContextVar, copy_context
-from heapq import heappop
+from heapq import heappop, heappush
 from random import Random
 
 HANDLE_S = 20e-6
@@ -68,7 +71,10 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self.random = Random(f"loop {seed}")
         self.outside = Context()  # for callbacks that belong to no process
         self.errors = []
+        self.turns = 0
         self._now = 0.0
+        self._timers = []  # (when, number, handle): compared without asking the handles
+        self._number = 0
         self._burying = False
         self.set_exception_handler(lambda _, context: self.errors.append(context))
         self.set_task_factory(_make_task)
@@ -100,23 +106,30 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             self._ready.extend(process.held)
             process.held.clear()
 
+    def call_at(self, when, callback, *args, context=None):
+        """Call at a time; timers of the same time in the order in which they were set."""
+        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        self._number += 1
+        heappush(self._timers, (when, self._number, handle))
+        return handle
+
     def _run_once(self):
-        scheduled, ready = self._scheduled, self._ready
-        while scheduled and scheduled[0]._cancelled:
-            heappop(scheduled)._scheduled = False
+        timers, ready = self._timers, self._ready
+        while timers and timers[0][2]._cancelled:
+            heappop(timers)
         if not ready:
-            if not scheduled:
+            if not timers:
                 raise Deadlock(self.waiting())
-            self._now = max(self._now, scheduled[0]._when)
-        while scheduled and scheduled[0]._when <= self._now:
-            handle = heappop(scheduled)
-            handle._scheduled = False
+            self._now = max(self._now, timers[0][0])
+        while timers and timers[0][0] <= self._now:
+            handle = heappop(timers)[2]
             if not handle._cancelled:
                 ready.append(handle)
         batch = list(ready)
         ready.clear()
         if len(batch) > 1:
             self.random.shuffle(batch)
+        self.turns += len(batch)
         for handle in batch:
             if not handle._cancelled and self._may_run(handle):
                 self._now += HANDLE_S
@@ -171,8 +184,20 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         """There are no sockets."""
 
 
+class SimulatedTask(asyncio.Task):
+    """A task with a place in the order of things."""
+
+    def __init__(self, coroutine, *, loop, context):
+        loop._number += 1
+        self._hash = loop._number
+        super().__init__(coroutine, loop=loop, context=context)
+
+    def __hash__(self):
+        return self._hash
+
+
 def _make_task(loop, coroutine, context=None):
-    task = asyncio.Task(coroutine, loop=loop, context=context)
+    task = SimulatedTask(coroutine, loop=loop, context=context)
     process = PROCESS.get() if context is None else context.get(PROCESS)
     if process is not None:
         process.tasks.append(task)

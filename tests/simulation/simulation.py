@@ -1,7 +1,9 @@
 """One run: workers, input, faults, calm, drain, and what must hold then. All from one seed."""
 
 import asyncio
+import gc
 import json
+from hashlib import sha256
 from random import Random
 
 from engine.errors import BrokerError, RecordRefused
@@ -38,17 +40,16 @@ class Simulation:
     """See the module.
 
     Args:
-        parts: classes of edges to use in the place of the usual ones (mutants).
+        say: also called with each line of the trace, when it happens.
     """
 
-    def __init__(self, seed, **parts):
+    def __init__(self, seed, say=None):
         self.seed = seed
         self.job = job
-        self.parts = parts
         self.random = random = Random(f"run {seed}")
         self.loop = SimulatedLoop(seed)
         self.faults = Faults(seed, self.loop)
-        self.cluster = Cluster(self.loop, self.faults)
+        self.cluster = Cluster(self.loop, self.faults, say)
         self.width = random.choice((3, 4))
         self.clicks = random.randint(60, 260)
         self.duration_s = random.uniform(4, 12)
@@ -89,6 +90,7 @@ class Simulation:
         Raises:
             Violation: an invariant does not hold.
         """
+        gc.disable()  # it would end coroutines at moments that are no seed's
         job.attempts.clear()
         job.slowness = self.slowness_s
         asyncio.set_event_loop(self.loop)
@@ -104,6 +106,7 @@ class Simulation:
             self.loop.bury([worker.process for worker in self.workers])
             asyncio.set_event_loop(None)
             self.loop.close()
+            gc.enable()
         return self.cluster.events
 
     async def _direct(self):
@@ -183,7 +186,8 @@ class Simulation:
         self.workers.append(worker)
         topology = job.app.topology()
         groups = [[topic.name for topic in part.inputs] for part in topology.parts]
-        edges = simulated_edges(self.config, groups, self.cluster, process, disk, **self.parts)
+        edges = simulated_edges(self.config, groups, self.cluster, process, disk)
+        process.kill_in = self.faults.callbacks_to_live()
         process.on_kill.append(lambda: self._ended(worker))
         self.cluster.say("start", process.name, disk.name)
         worker.task = self.loop.spawn(process, self._work(worker, topology, edges), process.name)
@@ -223,7 +227,19 @@ class Simulation:
         return [worker for worker in self.workers if not worker.ended and not worker.leaving]
 
     def _befall(self, event):
-        """Do to a worker what the seed says."""
+        """Do what the seed says."""
+        self.faults.fired[event.what] += 1
+        match event.what:
+            case "move group":
+                self.cluster.group.move(event.for_s / 4)
+            case "move transactions":
+                self.cluster.move(event.for_s / 4)
+            case "retention":
+                self.cluster.retain()
+            case _:
+                self._befall_worker(event)
+
+    def _befall_worker(self, event):
         live = self._live()
         if event.what == "join":
             if len(live) < 4:
@@ -317,15 +333,27 @@ class Simulation:
                 raise Violation("I8", f"workers do not stop: {left} {self.loop.waiting()}")
             await asyncio.sleep(0.1)
 
+    def digest(self):
+        """Return a hash of all that the run has come to: every record, and every step."""
+        seen = sha256()
+        for tp, log in sorted(self.cluster.partitions.items()):
+            seen.update(repr((tp, log.first, log.rows, log.states)).encode())
+        seen.update(repr((self.loop.turns, self.loop.time(), self.cluster.events)).encode())
+        return seen.hexdigest()
+
     def _check_deaths(self):
         if self.deaths:
             name, error = self.deaths[0]
             raise Violation("I9", f"{name} died of {error!r}") from error
 
 
-def simulate(seed, **parts):
-    """Run one seed; return its trace."""
-    return Simulation(seed, **parts).run()
+def simulate(seed):
+    """Run one seed; return its trace.
+
+    Raises:
+        Violation: an invariant does not hold.
+    """
+    return Simulation(seed).run()
 
 
 def trace_text(events):
