@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import gc
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from engine.assignment import Assignment
 from engine.checkpoint import Checkpoint
@@ -31,7 +31,7 @@ from tables.errors import StoreCorrupted
 
 if TYPE_CHECKING:
     from engine.config import Config
-    from engine.edges import Edges
+    from engine.edges import Assigned, Edges
     from engine.record import TP
     from engine.task import Poison, Task
     from engine.topology import Topology
@@ -67,7 +67,7 @@ class Engine:
         self.assignment: Assignment
         self.ready = asyncio.Event()
         self._partitions: dict[str, int] = {}
-        self._assigned: tuple[set[TP], Any] | None = None  # and the membership they come with
+        self._assigned: Assigned | None = None
         self._stopping = False
         self._doubt: Exception | None = None
         self._turn = asyncio.Lock()  # commits, rebalances and recoveries, one at a time
@@ -188,7 +188,7 @@ class Engine:
     async def close(self) -> None:
         """Leave: tasks first, then the group, then the connections."""
         if hasattr(self, "assignment"):  # else it never came so far
-            await self.assignment.drop(list(self.assignment.tasks))
+            await self.assignment.close()
         await self.edges.source.close()
         await self.edges.outlet.close()
         await self.edges.log.close()
@@ -265,9 +265,9 @@ class Engine:
                 await self.checkpoint.begin(self.assignment.working())
                 await self.checkpoint.landed()
 
-    def _on_assigned(self, assigned: set[TP]) -> None:
+    def _on_assigned(self, assigned: Assigned) -> None:
         """After a rebalance: the loop takes it from here."""
-        self._assigned = assigned, self.edges.source.membership()
+        self._assigned = assigned
 
     async def _rebalance(self) -> None:
         async with self._turn:
@@ -276,13 +276,13 @@ class Engine:
             assigned, self._assigned = self._assigned, None
             assert assigned is not None
             try:
-                await self.assignment.take(*assigned)
+                await self.assignment.take(assigned)
             except BrokerError:
                 self._try_again_with(assigned)
                 raise
             self.ready.set()
 
-    def _try_again_with(self, assigned: tuple[set[TP], Any]) -> None:
+    def _try_again_with(self, assigned: Assigned) -> None:
         """Take an assignment up later, unless there is a newer one by now."""
         if self._assigned is None:
             self._assigned = assigned

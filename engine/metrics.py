@@ -45,6 +45,7 @@ class Metrics:
         self._agent_errors = counter("agent_errors_total", "Exceptions in agents", "agent")
         self._late = gauge("late_records", "Events too late for their window, by table", "table")
         self._tasks = gauge("tasks", "Tasks of this worker")
+        self._standbys = gauge("standbys", "Warm copies of other workers' tasks")
         self._restored = counter("records_restored_total", "Changelog records restored", "table")
         self.totals: dict[str, int] = {}
         """Plain sums by name, for progress displays."""
@@ -87,6 +88,10 @@ class Metrics:
     def tasks(self, count: int) -> None:
         """Say how many tasks the worker has."""
         self._tasks.set(count)
+
+    def standbys(self, count: int) -> None:
+        """Say how many tasks of others the worker keeps a copy of."""
+        self._standbys.set(count)
 
     def late(self, table: str, count: int) -> None:
         """Say how many events were too late for a table so far."""
