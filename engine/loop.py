@@ -68,6 +68,7 @@ class Engine:
         self.ready = asyncio.Event()
         self._partitions: dict[str, int] = {}
         self._assigned: Assigned | None = None
+        self._moving = False  # between a rebalance's begin and its end nothing can be committed
         self._stopping = False
         self._doubt: Exception | None = None
         self._turn = asyncio.Lock()  # commits, rebalances and recoveries, one at a time
@@ -214,7 +215,8 @@ class Engine:
 
     def _backed_up(self) -> bool:
         """Say whether so much waits to be committed that no more must be added."""
-        return self.checkpoint.in_flight and self._uncut >= self.config.outbox_records
+        waiting = self.checkpoint.in_flight or self._moving
+        return waiting and self._uncut >= self.config.outbox_records
 
     def _patience_ms(self) -> int:
         """How long a poll may wait: not at all while there is work, and not beyond the commit.
@@ -223,7 +225,7 @@ class Engine:
         """
         if self._handed:
             return 0
-        if self.checkpoint.in_flight:
+        if self.checkpoint.in_flight or self._moving:
             return IDLE_POLL_MS
         waited = self.edges.clock.elapsed_ms() - self.checkpoint.last_ms
         return max(1, min(IDLE_POLL_MS, int(self.config.commit_interval_ms - waited)))
@@ -234,7 +236,7 @@ class Engine:
         return [tp for task in self.assignment.working() for tp in task.inbox.full(limit)]
 
     def _commit_is_due(self) -> bool:
-        if self.checkpoint.in_flight:
+        if self.checkpoint.in_flight or self._moving or self._assigned is not None:
             return False
         waited = self.edges.clock.elapsed_ms() - self.checkpoint.last_ms
         return waited >= self.config.commit_interval_ms or self._uncut >= self.config.outbox_records
@@ -247,9 +249,16 @@ class Engine:
     # -- rebalances --------------------------------------------------------------------------
 
     async def _on_revoked(self) -> None:
-        """Before a rebalance: commit what is done, while it is still ours. Must not raise."""
+        """Before a rebalance: commit what is done, while it is still ours. Must not raise.
+
+        While the group makes up its mind, the tasks go on with what they have: most stay here. What
+        they do is committed under the new generation, or dropped with those that have gone.
+        """
+        self._moving = True
         try:
             await self._commit_all()
+            for task in self.assignment.working():
+                task.release()
         except TimeoutError:
             self._doubt = CommitUnknown("the commit before a rebalance did not end in time")
         except Exception as error:  # noqa: BLE001  kept for the loop: aiokafka would only log it
@@ -268,6 +277,7 @@ class Engine:
     def _on_assigned(self, assigned: Assigned) -> None:
         """After a rebalance: the loop takes it from here."""
         self._assigned = assigned
+        self._moving = False
 
     async def _rebalance(self) -> None:
         async with self._turn:

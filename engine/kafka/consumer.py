@@ -90,7 +90,7 @@ class KafkaSource:
             auto_offset_reset="none",
             isolation_level="read_committed",
             session_timeout_ms=config.session_timeout_ms,
-            heartbeat_interval_ms=max(200, config.session_timeout_ms // 5),
+            heartbeat_interval_ms=min(3_000, max(200, config.session_timeout_ms // 10)),
             rebalance_timeout_ms=max(30_000, config.session_timeout_ms),
             max_poll_interval_ms=300_000,
             max_partition_fetch_bytes=config.fetch_bytes,
