@@ -31,7 +31,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         transaction_timeout_ms: after it the broker aborts the open transaction of a dead worker.
         session_timeout_ms: without a heartbeat for so long, a worker's tasks go to the others.
         state_dir: where the stores are; each worker of a machine needs its own.
-        instance: a stable name of this worker; the default is one kept in ``state_dir``.
+        instance: a stable name of this worker, which no other one has (``group.instance.id``); the
+            default is one kept in ``state_dir``. A worker that was given one does not leave the
+            group when it stops: its tasks wait for it, for ``session_timeout_ms``.
         standby_replicas: so many other workers keep a warm copy of each task's tables.
         rack: where this worker runs: the copies of a task are spread over racks.
         partitions, replicas, retention_ms, segment_ms, min_insync: for topics that are created.
@@ -108,6 +110,10 @@ def validate(config: Config) -> Config:
         raise ConfigError(
             f"app id {config.id!r}: use 1 to 100 of letters, digits, '.', '_' and '-' "
             "(it names the consumer group and topics)"
+        )
+    if config.instance and not _ID.fullmatch(config.instance):
+        raise ConfigError(
+            f"instance {config.instance!r}: use 1 to 100 of letters, digits, '.', '_' and '-'"
         )
     if not re.fullmatch(r"[^\s,:/]+:\d+(,[^\s,:/]+:\d+)*", config.broker):
         raise ConfigError(f"broker {config.broker!r}: write it as host:port[,host:port]")

@@ -25,7 +25,7 @@ from aiokafka.structs import OffsetAndMetadata
 
 from engine.edges import Assigned, Position
 from engine.errors import BrokerError, ConfigError
-from engine.kafka import protocol
+from engine.kafka import protocol, static
 from engine.kafka.client import back_off, options, release, unreachable
 from engine.kafka.producer import Membership
 from engine.kafka.records import read_columns
@@ -60,10 +60,12 @@ class KafkaSource:
 
     Args:
         assignor: a class of this consumer's own.
+        instance: this worker's name in the group (static membership).
     """
 
-    def __init__(self, config: Config, assignor: type[TaskAssignor]) -> None:
+    def __init__(self, config: Config, assignor: type[TaskAssignor], instance: str) -> None:
         self._config = config
+        self._instance = instance
         self._assignor = assignor
         self._waiter: asyncio.Future[Any] | None = None
         self._awake = False
@@ -86,6 +88,7 @@ class KafkaSource:
         self._consumer = AIOKafkaConsumer(
             **options(config, "consumer"),
             group_id=config.id,
+            group_instance_id=self._instance,
             enable_auto_commit=False,
             auto_offset_reset="none",
             isolation_level="read_committed",
@@ -102,6 +105,7 @@ class KafkaSource:
         except (KafkaError, OSError) as error:
             await self.close()
             raise unreachable(config, error) from error
+        static.name_heartbeats(self._consumer._coordinator)
         self._consumer.subscribe(sorted(topics), listener=_Listener(self))
 
     def park(self, assigned: Iterable[Any]) -> None:
@@ -121,9 +125,11 @@ class KafkaSource:
         return Membership(group.generation, group.member_id, group._group_instance_id)
 
     async def close(self) -> None:
-        """Leave the group."""
+        """Leave the group; a worker that was given a name is expected back, and keeps its place."""
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
+            if not self._config.instance:
+                await static.leave(consumer._coordinator)
             await release(consumer)
 
     # -- records -----------------------------------------------------------------------------
@@ -133,7 +139,7 @@ class KafkaSource:
         subscription = self._consumer._subscription
         with subscription.fetch_context():
             batches = self._drain(full)
-            self._consumer._coordinator.check_errors()
+            self._check_group()
             if batches or self._awake or timeout_ms == 0:
                 self._awake = False
                 return batches
@@ -147,6 +153,15 @@ class KafkaSource:
             self._waiter = None
             self._awake = False
             return self._drain(full)
+
+    def _check_group(self) -> None:
+        """Raise what went wrong with the membership."""
+        try:
+            self._consumer._coordinator.check_errors()
+        except KafkaError as error:
+            if static.is_fenced(error):
+                raise ConfigError(static.fenced(self._config, self._instance)) from error
+            raise BrokerError(f"could not stay in the group: {error!r}") from error
 
     def wake(self) -> None:
         """Make a poll that waits return at once, or the next one not wait."""

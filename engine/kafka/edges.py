@@ -39,9 +39,10 @@ def kafka_edges(config: Config, parts: Sequence[SubTopology]) -> Edges:
         rack=config.rack,
         kept=kept_in(home, parts),
     )
-    source = KafkaSource(config, assignor)
+    instance = instance_of(config, home)
+    source = KafkaSource(config, assignor, instance)
     outlet = (
-        KafkaOutlet(config, f"{config.id}-{instance_of(config, home)}", clock)
+        KafkaOutlet(config, f"{config.id}-{instance}", clock)
         if config.guarantee == "exactly_once"
         else PlainOutlet(config, source.commit_plain, clock)
     )
@@ -100,8 +101,9 @@ def claim_home(config: Config) -> Path:
 def instance_of(config: Config, home: Path) -> str:
     """Return this worker's stable name: the configured one, else one kept beside its state.
 
-    With it the transactional id outlives a crash: a worker that comes back on the same directory
-    ends at once what it left open, instead of everybody waiting for the timeout.
+    With it the transactional id and the place in the group outlive a crash: a worker that comes
+    back on the same directory ends at once what it left open and has its tasks again, instead of
+    everybody waiting for the timeout.
     """
     if config.instance:
         return config.instance
