@@ -17,8 +17,10 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from engine import recovery
+from engine.parking import Parking, TaskKey
 from engine.record import TP
-from engine.task import Poison, State, Task
+from engine.task import State, Task
+from engine.verdicts import Verdicts
 from tables.errors import StoreCorrupted, StoreLocked
 
 if TYPE_CHECKING:
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 
     from engine.config import Config
     from engine.edges import Edges, Position
-    from engine.errors import AgentFailed
     from engine.metrics import Metrics
     from engine.topology import SubTopology, Topology
 
@@ -34,8 +35,6 @@ log = logging.getLogger(__name__)
 
 RESTORES_AT_ONCE = 4
 LOCK_WAIT_S = 10.0
-
-TaskKey = tuple[str, int]
 
 
 def _name(key: TaskKey) -> str:
@@ -46,7 +45,8 @@ class Assignment:
     """The tasks of one worker.
 
     Attributes:
-        poison: events to keep from agents, with the errors that they raised on them.
+        verdicts: what is known about events that fail.
+        parking: tasks that stand still.
     """
 
     def __init__(
@@ -58,7 +58,8 @@ class Assignment:
         partitions_of: Callable[[str], int],
     ) -> None:
         self.tasks: dict[TaskKey, Task] = {}
-        self.poison: dict[Poison, AgentFailed] = {}
+        self.verdicts = Verdicts()
+        self.parking = Parking(edges, metrics)
         self._topology = topology
         self._edges = edges
         self._metrics = metrics
@@ -101,6 +102,7 @@ class Assignment:
         """
         wanted = {(self._part_of[tp.topic].name, tp.partition) for tp in assigned}
         self._wanted = wanted
+        self.parking.keep(wanted)
         await self.drop([key for key in self.tasks if key not in wanted])
         self._metrics.tasks(len(wanted))
         if self.tasks:
@@ -115,7 +117,7 @@ class Assignment:
             task.membership = membership
             if key not in self._coming:
                 self._flow_on(task)
-        new = [key for key in sorted(wanted) if key not in self.tasks]
+        new = self._lacking()
         if new:
             log.info("new tasks: %s", ", ".join(map(_name, new)))
             await self.create(new)
@@ -171,7 +173,7 @@ class Assignment:
                     edges=self._edges,
                     metrics=self._metrics,
                     partitions_of=self._partitions_of,
-                    poison=self.poison,
+                    verdicts=self.verdicts,
                     end_marks=self._config.end_marks,
                     window_headers=self._config.window_headers,
                 )
@@ -233,7 +235,23 @@ class Assignment:
         await self.drop(
             [key for key in (self.tasks if keys is None else keys) if key in self.tasks]
         )
-        await self.create(sorted(self._wanted - self.tasks.keys()))
+        await self.create(self._lacking())
+
+    def _lacking(self) -> list[TaskKey]:
+        """Return the tasks that should be here and are not, but for those that stand still."""
+        return sorted(self._wanted - self.tasks.keys() - self.parking.parked.keys())
+
+    def parked_inputs(self) -> list[TP]:
+        """Return the inputs of the tasks that stand still."""
+        parked = self.parking.parked
+        return [TP(t, number) for name, number in parked for t in self._inputs_of(name)]
+
+    def _inputs_of(self, part: str) -> list[str]:
+        return [topic for topic, owner in self._part_of.items() if owner.name == part]
+
+    def key_of(self, task: Task) -> TaskKey:
+        """Return the key of a task."""
+        return task.part.name, task.partition
 
     def forget_store(self, path: object) -> None:
         """Empty the store in a directory that cannot be read; its task restores it."""
