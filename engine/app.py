@@ -342,8 +342,7 @@ class App(faust.App):
         """The engine of this process; made at the first look."""
         if self._engine is None:
             config, topology = self.settings(), self.topology()
-            groups = [[topic.name for topic in part.inputs] for part in topology.parts]
-            self._engine = Engine(config, topology, kafka_edges(config, groups))
+            self._engine = Engine(config, topology, kafka_edges(config, topology.parts))
         return self._engine
 
     @property

@@ -32,6 +32,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         session_timeout_ms: without a heartbeat for so long, a worker's tasks go to the others.
         state_dir: where the stores are; each worker of a machine needs its own.
         instance: a stable name of this worker; the default is one kept in ``state_dir``.
+        standby_replicas: so many other workers keep a warm copy of each task's tables.
+        rack: where this worker runs: the copies of a task are spread over racks.
         partitions, replicas, retention_ms, segment_ms, min_insync: for topics that are created.
         compression: of everything that is produced.
         fetch_bytes: at most so much is asked for a partition at a time.
@@ -52,6 +54,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     session_timeout_ms: int = 10_000
     state_dir: Path = Path(".headrace")
     instance: str = ""
+    standby_replicas: int = 0
+    rack: str = ""
     partitions: int = 12
     replicas: int = 3
     retention_ms: int = 7 * 86_400_000
@@ -72,6 +76,7 @@ _BOUNDS: tuple[tuple[str, int, int, str], ...] = (
     ("commit_interval_ms", 1, 60_000, "ms"),
     ("transaction_timeout_ms", 1_000, 900_000, "ms"),
     ("session_timeout_ms", 1_000, 1_800_000, "ms"),
+    ("standby_replicas", 0, 10, "copies"),
     ("partitions", 1, 100_000, "partitions"),
     ("replicas", 1, 100, "replicas"),
     ("min_insync", 1, 100, "replicas"),

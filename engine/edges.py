@@ -39,6 +39,20 @@ class Transaction(NamedTuple):
     membership: Any
 
 
+class Assigned(NamedTuple):
+    """What the group gives a worker.
+
+    Attributes:
+        active: the inputs that it is to read, and nobody else.
+        standby: inputs whose tasks it is to keep a copy of.
+        membership: what proves that it is so.
+    """
+
+    active: frozenset[TP]
+    standby: frozenset[TP]
+    membership: Any
+
+
 class Source(Protocol):
     """The consumer group's side: which partitions are ours, and their records."""
 
@@ -47,7 +61,7 @@ class Source(Protocol):
         topics: Collection[str],
         *,
         revoked: Callable[[], Awaitable[None]],
-        assigned: Callable[[set[TP]], None],
+        assigned: Callable[[Assigned], None],
     ) -> None:
         """Join the group. ``revoked`` is awaited before a rebalance, ``assigned`` told after it."""
         ...

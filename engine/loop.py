@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import gc
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from engine.assignment import Assignment
 from engine.checkpoint import Checkpoint
@@ -32,7 +32,7 @@ from tables.errors import StoreCorrupted
 
 if TYPE_CHECKING:
     from engine.config import Config
-    from engine.edges import Edges
+    from engine.edges import Assigned, Edges
     from engine.record import TP
     from engine.task import Task
     from engine.topology import Topology
@@ -68,7 +68,8 @@ class Engine:
         self.assignment: Assignment
         self.ready = asyncio.Event()
         self._partitions: dict[str, int] = {}
-        self._assigned: tuple[set[TP], Any] | None = None  # and the membership they come with
+        self._assigned: Assigned | None = None
+        self._moving = False  # between a rebalance's begin and its end nothing can be committed
         self._stopping = False
         self._doubt: Exception | None = None
         self._turn = asyncio.Lock()  # commits, rebalances and recoveries, one at a time
@@ -192,7 +193,7 @@ class Engine:
     async def close(self) -> None:
         """Leave: tasks first, then the group, then the connections."""
         if hasattr(self, "assignment"):  # else it never came so far
-            await self.assignment.drop(list(self.assignment.tasks))
+            await self.assignment.close()
         await self.edges.source.close()
         await self.edges.outlet.close()
         await self.edges.log.close()
@@ -218,7 +219,8 @@ class Engine:
 
     def _backed_up(self) -> bool:
         """Say whether so much waits to be committed that no more must be added."""
-        return self.checkpoint.in_flight and self._uncut >= self.config.outbox_records
+        waiting = self.checkpoint.in_flight or self._moving
+        return waiting and self._uncut >= self.config.outbox_records
 
     def _patience_ms(self) -> int:
         """How long a poll may wait: not at all while there is work, and not beyond the commit.
@@ -227,7 +229,7 @@ class Engine:
         """
         if self._handed:
             return 0
-        if self.checkpoint.in_flight:
+        if self.checkpoint.in_flight or self._moving:
             return IDLE_POLL_MS
         waited = self.edges.clock.elapsed_ms() - self.checkpoint.last_ms
         return max(1, min(IDLE_POLL_MS, int(self.config.commit_interval_ms - waited)))
@@ -239,7 +241,7 @@ class Engine:
         return full + self.assignment.parked_inputs()
 
     def _commit_is_due(self) -> bool:
-        if self.checkpoint.in_flight:
+        if self.checkpoint.in_flight or self._moving or self._assigned is not None:
             return False
         waited = self.edges.clock.elapsed_ms() - self.checkpoint.last_ms
         if waited >= self.config.commit_interval_ms or self._uncut >= self.config.outbox_records:
@@ -265,9 +267,16 @@ class Engine:
     # -- rebalances --------------------------------------------------------------------------
 
     async def _on_revoked(self) -> None:
-        """Before a rebalance: commit what is done, while it is still ours. Must not raise."""
+        """Before a rebalance: commit what is done, while it is still ours. Must not raise.
+
+        While the group makes up its mind, the tasks go on with what they have: most stay here. What
+        they do is committed under the new generation, or dropped with those that have gone.
+        """
+        self._moving = True
         try:
             await self._commit_all()
+            for task in self.assignment.working():
+                task.release()
         except TimeoutError:
             self._doubt = CommitUnknown("the commit before a rebalance did not end in time")
         except Exception as error:  # noqa: BLE001  kept for the loop: aiokafka would only log it
@@ -283,9 +292,10 @@ class Engine:
                 await self.checkpoint.begin(self.assignment.working())
                 await self.checkpoint.landed()
 
-    def _on_assigned(self, assigned: set[TP]) -> None:
+    def _on_assigned(self, assigned: Assigned) -> None:
         """After a rebalance: the loop takes it from here."""
-        self._assigned = assigned, self.edges.source.membership()
+        self._assigned = assigned
+        self._moving = False
 
     async def _rebalance(self) -> None:
         async with self._turn:
@@ -294,13 +304,13 @@ class Engine:
             assigned, self._assigned = self._assigned, None
             assert assigned is not None
             try:
-                await self.assignment.take(*assigned)
+                await self.assignment.take(assigned)
             except BrokerError:
                 self._try_again_with(assigned)
                 raise
             self.ready.set()
 
-    def _try_again_with(self, assigned: tuple[set[TP], Any]) -> None:
+    def _try_again_with(self, assigned: Assigned) -> None:
         """Take an assignment up later, unless there is a newer one by now."""
         if self._assigned is None:
             self._assigned = assigned

@@ -47,6 +47,7 @@ class Metrics:
         self._tasks = gauge("tasks", "Tasks of this worker")
         self._parked = gauge("tasks_parked", "Tasks that stand still: stopped or waiting", "why")
         self._letters = counter("dead_letters_total", "Dead letters, by input topic", "topic")
+        self._standbys = gauge("standbys", "Warm copies of other workers' tasks")
         self._restored = counter("records_restored_total", "Changelog records restored", "table")
         self.totals: dict[str, int] = {}
         """Plain sums by name, for progress displays."""
@@ -98,6 +99,10 @@ class Metrics:
     def dead_letters(self, topic: str, count: int) -> None:
         """Count dead letters on their way out; those of a commit that fails count again."""
         self._letters.labels(topic).inc(count)
+
+    def standbys(self, count: int) -> None:
+        """Say how many tasks of others the worker keeps a copy of."""
+        self._standbys.set(count)
 
     def late(self, table: str, count: int) -> None:
         """Say how many events were too late for a table so far."""

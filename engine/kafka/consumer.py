@@ -23,10 +23,9 @@ from aiokafka.errors import (
 )
 from aiokafka.structs import OffsetAndMetadata
 
-from engine.edges import Position
+from engine.edges import Assigned, Position
 from engine.errors import BrokerError, ConfigError
 from engine.kafka import protocol
-from engine.kafka.assignor import assignor_for
 from engine.kafka.client import back_off, options, release, unreachable
 from engine.kafka.producer import Membership
 from engine.kafka.records import read_columns
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable
 
     from engine.config import Config
+    from engine.kafka.assignor import TaskAssignor
 
 POSITIONS_TIMEOUT_S = 60.0
 
@@ -59,17 +59,17 @@ class KafkaSource:
     """See :class:`engine.edges.Source`.
 
     Args:
-        groups: the input topics of each sub-topology: they are assigned together.
+        assignor: a class of this consumer's own.
     """
 
-    def __init__(self, config: Config, groups: Iterable[Iterable[str]]) -> None:
+    def __init__(self, config: Config, assignor: type[TaskAssignor]) -> None:
         self._config = config
-        self._assignor = assignor_for(groups)
+        self._assignor = assignor
         self._waiter: asyncio.Future[Any] | None = None
         self._awake = False
         self._consumer: Any = None
         self._revoked: Callable[[], Awaitable[None]]
-        self._assigned: Callable[[set[TP]], None]
+        self._assigned: Callable[[Assigned], None]
 
     # -- the group ---------------------------------------------------------------------------
 
@@ -78,7 +78,7 @@ class KafkaSource:
         topics: Collection[str],
         *,
         revoked: Callable[[], Awaitable[None]],
-        assigned: Callable[[set[TP]], None],
+        assigned: Callable[[Assigned], None],
     ) -> None:
         """Join the group."""
         config = self._config
@@ -90,7 +90,7 @@ class KafkaSource:
             auto_offset_reset="none",
             isolation_level="read_committed",
             session_timeout_ms=config.session_timeout_ms,
-            heartbeat_interval_ms=max(200, config.session_timeout_ms // 5),
+            heartbeat_interval_ms=min(3_000, max(200, config.session_timeout_ms // 10)),
             rebalance_timeout_ms=max(30_000, config.session_timeout_ms),
             max_poll_interval_ms=300_000,
             max_partition_fetch_bytes=config.fetch_bytes,
@@ -110,7 +110,9 @@ class KafkaSource:
             self._consumer.seek(tp, 0)
         if assigned:
             self._consumer.pause(*assigned)
-        self._assigned({TP(tp.topic, tp.partition) for tp in assigned})
+        active = frozenset(TP(tp.topic, tp.partition) for tp in assigned)
+        standby = frozenset(TP(*tp) for tp in self._assignor.standbys())
+        self._assigned(Assigned(active, standby, self.membership()))
         self.wake()
 
     def membership(self) -> Membership:

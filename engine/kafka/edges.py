@@ -11,6 +11,7 @@ from engine.clock import SystemClock
 from engine.edges import Edges
 from engine.errors import ConfigError
 from engine.kafka.admin import KafkaAdmin
+from engine.kafka.assignor import Group, assignor_for
 from engine.kafka.consumer import KafkaSource
 from engine.kafka.log import KafkaLog
 from engine.kafka.plain import PlainOutlet
@@ -19,22 +20,26 @@ from tables.errors import StoreCorrupted
 from tables.store import Memory, RocksStore, wipe
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
     from engine.config import Config
+    from engine.kafka.assignor import TaskId
+    from engine.topology import SubTopology
     from tables.store import Store
 
 
-def kafka_edges(config: Config, groups: Iterable[Iterable[str]]) -> Edges:
-    """Return the edges of a worker.
-
-    Args:
-        groups: the input topics of each sub-topology.
-    """
+def kafka_edges(config: Config, parts: Sequence[SubTopology]) -> Edges:
+    """Return the edges of a worker that may have tasks of any of ``parts``."""
     home = claim_home(config)
     clock = SystemClock()
-    source = KafkaSource(config, groups)
+    assignor = assignor_for(
+        (Group(tuple(t.name for t in part.inputs), stateful=bool(part.tables)) for part in parts),
+        replicas=config.standby_replicas,
+        rack=config.rack,
+        kept=kept_in(home, parts),
+    )
+    source = KafkaSource(config, assignor)
     outlet = (
         KafkaOutlet(config, f"{config.id}-{instance_of(config, home)}", clock)
         if config.guarantee == "exactly_once"
@@ -57,6 +62,13 @@ def kafka_edges(config: Config, groups: Iterable[Iterable[str]]) -> Edges:
         admin=KafkaAdmin(config),
         open_store=open_store,
     )
+
+
+def kept_in(home: Path, parts: Sequence[SubTopology]) -> list[TaskId]:
+    """Return the tasks of which a store is in a worker's state directory."""
+    numbers = {part.name: number for number, part in enumerate(parts)}
+    found = (path.name.rpartition("_") for path in home.iterdir() if path.is_dir())
+    return [(numbers[name], int(n)) for name, _, n in found if name in numbers and n.isdecimal()]
 
 
 _claimed: list[IO[str]] = []

@@ -53,14 +53,16 @@ def check(seen: observer.Seen, expected: Expected, raw: list, app: str) -> None:
 class Trial:
     """A run of the main job under faults: feed, disturb, drain, stop, hold against the truth."""
 
-    def __init__(self, kafka: DevBroker, home: Path, *, events: int, seed: int) -> None:
+    def __init__(
+        self, kafka: DevBroker, home: Path, *, events: int, seed: int, **settings: str
+    ) -> None:
         self.kafka = kafka
         work = Workload(events=events, users=2_000, seed=seed)
         self.records = list(work.raw_events())
         self.profiles = list(work.profiles())
         self.placed: list[int] = []
-        settings = {"retention_ms": "-1", "session_timeout_ms": "2000", "inbox_records": "2000"}
-        self.fleet = Fleet(home, kafka.bootstrap, settings)
+        usual = {"retention_ms": "-1", "session_timeout_ms": "2000", "inbox_records": "2000"}
+        self.fleet = Fleet(home, kafka.bootstrap, usual | settings)
         asyncio.run(self._create())
 
     async def _create(self) -> None:
