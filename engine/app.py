@@ -20,12 +20,13 @@ from faust.models.base import Model
 from mode import Service
 
 from engine import config as configuration
-from engine.agent import Agent, OnError
+from engine.agent import Agent
 from engine.contracts.contract import Contract
 from engine.errors import ConfigError, HeadraceError
 from engine.kafka import kafka_edges
 from engine.loop import Engine
 from engine.partitioner import Partitioner
+from engine.policy import OnError
 from engine.table import SessionTable, Table, TableHandle
 from engine.topic import Topic, TopicConfig
 from engine.topology import Topology, build
@@ -215,7 +216,8 @@ class App(faust.App):
             channel: the topic it reads (or a list of them, or a topic's name).
             sink: topics, agents or functions that get each value it yields.
             tables: tables it uses that its code does not name.
-            on_error: what becomes of an event on which it raises: see :class:`engine.agent.Agent`.
+            on_error: what becomes of an event on which it raises: ``"dead_letter"``, ``"skip"``,
+                ``"stop"``, or tries before that: ``retry(3, backoff=0.2).then("stop")``.
         """
         if concurrency != 1:
             raise ConfigError(

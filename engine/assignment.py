@@ -18,9 +18,11 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from engine import recovery
+from engine.parking import Parking, TaskKey
 from engine.record import TP
 from engine.standby import Standbys
-from engine.task import Poison, State, Task
+from engine.task import State, Task
+from engine.verdicts import Verdicts
 from tables.errors import StoreCorrupted, StoreLocked
 
 if TYPE_CHECKING:
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 
     from engine.config import Config
     from engine.edges import Assigned, Edges, Position
-    from engine.errors import AgentFailed
     from engine.metrics import Metrics
     from engine.topology import Topology
 
@@ -36,8 +37,6 @@ log = logging.getLogger(__name__)
 
 RESTORES_AT_ONCE = 4
 LOCK_WAIT_S = 10.0
-
-TaskKey = tuple[str, int]
 
 
 def _name(key: TaskKey) -> str:
@@ -48,7 +47,8 @@ class Assignment:
     """The tasks of one worker.
 
     Attributes:
-        poison: events to keep from agents, with the errors that they raised on them.
+        verdicts: what is known about events that fail.
+        parking: tasks that stand still.
     """
 
     def __init__(
@@ -60,7 +60,8 @@ class Assignment:
         partitions_of: Callable[[str], int],
     ) -> None:
         self.tasks: dict[TaskKey, Task] = {}
-        self.poison: dict[Poison, AgentFailed] = {}
+        self.verdicts = Verdicts()
+        self.parking = Parking(edges, metrics)
         self._edges = edges
         self._metrics = metrics
         self._config = config
@@ -104,6 +105,7 @@ class Assignment:
         """
         wanted = self._keys(assigned.active)
         self._wanted = wanted
+        self.parking.keep(wanted)
         await self._standbys.rest()
         await self.drop([key for key in self.tasks if key not in wanted])
         self._metrics.tasks(len(wanted))
@@ -119,7 +121,7 @@ class Assignment:
             task.membership = assigned.membership
             if key not in self._coming:
                 self._flow_on(task)
-        new = [key for key in sorted(wanted) if key not in self.tasks]
+        new = self._lacking()
         if new:
             log.info("new tasks: %s", ", ".join(map(_name, new)))
             await self.create(new)
@@ -179,7 +181,7 @@ class Assignment:
                     edges=self._edges,
                     metrics=self._metrics,
                     partitions_of=self._partitions_of,
-                    poison=self.poison,
+                    verdicts=self.verdicts,
                     end_marks=self._config.end_marks,
                     window_headers=self._config.window_headers,
                 )
@@ -242,7 +244,23 @@ class Assignment:
         await self.drop(
             [key for key in (self.tasks if keys is None else keys) if key in self.tasks]
         )
-        await self.create(sorted(self._wanted - self.tasks.keys()))
+        await self.create(self._lacking())
+
+    def _lacking(self) -> list[TaskKey]:
+        """Return the tasks that should be here and are not, but for those that stand still."""
+        return sorted(self._wanted - self.tasks.keys() - self.parking.parked.keys())
+
+    def parked_inputs(self) -> list[TP]:
+        """Return the inputs of the tasks that stand still."""
+        parked = self.parking.parked
+        return [TP(t, number) for name, number in parked for t in self._inputs_of(name)]
+
+    def _inputs_of(self, part: str) -> list[str]:
+        return [topic for topic, owner in self._part_of.items() if owner.name == part]
+
+    def key_of(self, task: Task) -> TaskKey:
+        """Return the key of a task."""
+        return task.part.name, task.partition
 
     async def close(self) -> None:
         """Close all tasks and standbys."""

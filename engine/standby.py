@@ -20,9 +20,9 @@ from tables.errors import StoreCorrupted
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
 
-    from engine.assignment import TaskKey
     from engine.edges import Edges
     from engine.metrics import Metrics
+    from engine.parking import TaskKey
     from engine.task import Task
 
 log = logging.getLogger(__name__)
