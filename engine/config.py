@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from engine.errors import ConfigError
+from engine.security import Security, decode_field, make_security
 
 Guarantee = Literal["exactly_once", "at_least_once"]
 Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
@@ -46,6 +47,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         window_headers: say a window's bounds in a header of its results.
         collect_after: objects that Python's cycle collector lets be made before it looks at them;
             its default of 700 looks at every batch again and again. 0 leaves the collector alone.
+        security: how connections are protected; see :class:`engine.security.Security`.
     """
 
     id: str
@@ -72,6 +74,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     end_marks: bool = False
     window_headers: bool = False
     collect_after: int = 50_000
+    security: Security = Security()
 
 
 _BOUNDS: tuple[tuple[str, int, int, str], ...] = (
@@ -97,6 +100,8 @@ _ORDERED: tuple[tuple[str, str], ...] = (
     ("min_insync", "replicas"),
 )
 
+_SECURITY = tuple(set(Security.__struct_fields__) - {"sasl_oauth_token_provider"})
+
 _ID = re.compile(r"[a-zA-Z0-9._-]{1,100}")
 
 
@@ -114,6 +119,11 @@ def validate(config: Config) -> Config:
     if config.instance and not _ID.fullmatch(config.instance):
         raise ConfigError(
             f"instance {config.instance!r}: use 1 to 100 of letters, digits, '.', '_' and '-'"
+        )
+    if "@" in config.broker:
+        raise ConfigError(
+            "the broker's address has an @ in it: credentials do not go there, but into "
+            "HEADRACE_SASL_USERNAME and HEADRACE_SASL_PASSWORD_FILE"
         )
     if not re.fullmatch(r"[^\s,:/]+:\d+(,[^\s,:/]+:\d+)*", config.broker):
         raise ConfigError(f"broker {config.broker!r}: write it as host:port[,host:port]")
@@ -134,7 +144,9 @@ def make(settings: Mapping[str, Any], environ: Mapping[str, str] | None = None) 
     Raises:
         ConfigError: an unknown setting, a value of the wrong type, or one out of bounds.
     """
-    known = {field.name for field in msgspec.structs.fields(Config)}
+    known = {field.name for field in msgspec.structs.fields(Config)} - {"security"}
+    settings = dict(settings)
+    security = make_security(settings.pop("security", None), _from_environ(_SECURITY, environ))
     unknown = set(settings) - known
     if unknown:
         raise ConfigError(f"unknown settings: {', '.join(sorted(unknown))}")
@@ -142,9 +154,10 @@ def make(settings: Mapping[str, Any], environ: Mapping[str, str] | None = None) 
     if "state_dir" in values:
         values["state_dir"] = str(values["state_dir"])
     try:
-        config = msgspec.convert(values, Config, strict=False, dec_hook=_decode_path)
+        config = msgspec.convert(values, Config, strict=False, dec_hook=decode_field)
     except msgspec.ValidationError as error:
         raise ConfigError(str(error)) from error
+    config = msgspec.structs.replace(config, security=security)
     if "min_insync" not in values:  # the default is for the default number of replicas
         config = msgspec.structs.replace(
             config, min_insync=min(config.min_insync, max(1, config.replicas))
@@ -176,12 +189,6 @@ def export(**values: str | float | bool) -> None:
     for name, value in values.items():
         text = str(value).lower() if isinstance(value, bool) else str(value)
         os.environ[f"HEADRACE_{name.upper()}"] = text
-
-
-def _decode_path(kind: type, value: Any) -> Any:
-    if kind is Path:
-        return Path(value)
-    raise NotImplementedError(kind)
 
 
 def cache_dir() -> Path | None:

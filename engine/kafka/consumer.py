@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.client import ConnectionGroup
 from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.errors import (
@@ -26,7 +26,7 @@ from aiokafka.structs import OffsetAndMetadata
 from engine.edges import Assigned, Position
 from engine.errors import BrokerError, ConfigError
 from engine.kafka import protocol, static
-from engine.kafka.client import back_off, options, release, unreachable
+from engine.kafka.client import back_off, make_consumer, release, unreachable
 from engine.kafka.producer import Membership
 from engine.kafka.records import read_columns
 from engine.record import TP, Batch
@@ -85,8 +85,9 @@ class KafkaSource:
         """Join the group."""
         config = self._config
         self._revoked, self._assigned = revoked, assigned
-        self._consumer = AIOKafkaConsumer(
-            **options(config, "consumer"),
+        self._consumer = make_consumer(
+            config,
+            "consumer",
             group_id=config.id,
             group_instance_id=self._instance,
             enable_auto_commit=False,
