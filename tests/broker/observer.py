@@ -94,12 +94,12 @@ async def produce(bootstrap: str, topic: str, records: Any, partitions: int) -> 
     return placed
 
 
-async def observe(bootstrap: str, topics: list[str]) -> Seen:
+async def observe(bootstrap: str, topics: list[str], isolation: str = "read_committed") -> Seen:
     """Read topics whole, committed records only, up to where they end now."""
     seen = Seen({topic: [] for topic in topics})
     async with AIOKafkaConsumer(
         bootstrap_servers=bootstrap,
-        isolation_level="read_committed",
+        isolation_level=isolation,
         auto_offset_reset="earliest",
         enable_auto_commit=False,
         max_partition_fetch_bytes=4 << 20,
