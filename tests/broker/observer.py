@@ -48,13 +48,18 @@ class Seen:
         return last
 
 
-async def create(bootstrap: str, topics: dict[str, dict[str, str]], partitions: int) -> None:
+async def create(
+    bootstrap: str, topics: dict[str, dict[str, str]], partitions: int, replicas: int = 1
+) -> None:
     """Create topics with settings."""
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
     try:
         await admin.create_topics(
-            [NewTopic(name, partitions, 1, topic_configs=extra) for name, extra in topics.items()]
+            [
+                NewTopic(name, partitions, replicas, topic_configs=extra)
+                for name, extra in topics.items()
+            ]
         )
     finally:
         await admin.close()

@@ -31,7 +31,7 @@ def broker_restarts(site: Site, home: Path, rng: random.Random, dose: int) -> No
         for number in range(dose):
             if number % 2:
                 trial.feed(500)
-                wait_until(lambda: trial.done() >= trial.fed, timeout_s=60, what="input is left")
+                wait_until(trial.caught_up, timeout_s=60, what="input is left")
                 site.broker.kill()
                 time.sleep(rng.uniform(0, 5))
                 site.broker.restart()

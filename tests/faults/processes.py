@@ -102,7 +102,7 @@ def storm(site: Site, home: Path, rng: random.Random, dose: int) -> None:
     with Trial(site, home, rng) as trial:
         trial.feed(1_000)
         trial.at_work("one", "two")
-        wait_until(lambda: trial.done() >= trial.fed, timeout_s=60, what="input is left")
+        wait_until(trial.caught_up, timeout_s=60, what="input is left")
         with trial.streaming():
             before_fed, before_done, worst_s = trial.fed, trial.done(), 0.0
             for _ in range(dose):

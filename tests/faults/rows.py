@@ -3,9 +3,11 @@
 Importing a module of scenarios enters them.
 """
 
+import tests.faults.access
 import tests.faults.brokers
 import tests.faults.network
-import tests.faults.processes  # noqa: F401
+import tests.faults.processes
+import tests.faults.records  # noqa: F401
 from tests.faults.catalogue import catalogue
 
 ROWS = sorted(catalogue, key=lambda row: (row.place.__name__, row.name))
