@@ -16,15 +16,17 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.client import ConnectionGroup
 from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.errors import (
+    GroupAuthorizationFailedError,
     IllegalStateError,
     KafkaError,
     NoOffsetForPartitionError,
     OffsetOutOfRangeError,
+    TopicAuthorizationFailedError,
 )
 from aiokafka.structs import OffsetAndMetadata
 
 from engine.edges import Assigned, Position
-from engine.errors import BrokerError, ConfigError
+from engine.errors import AccessDenied, BrokerError, ConfigError
 from engine.kafka import protocol
 from engine.kafka.client import back_off, options, release, unreachable
 from engine.kafka.producer import Membership
@@ -133,7 +135,7 @@ class KafkaSource:
         subscription = self._consumer._subscription
         with subscription.fetch_context():
             batches = self._drain(full)
-            self._consumer._coordinator.check_errors()
+            self._check_group()
             if batches or self._awake or timeout_ms == 0:
                 self._awake = False
                 return batches
@@ -147,6 +149,18 @@ class KafkaSource:
             self._waiter = None
             self._awake = False
             return self._drain(full)
+
+    def _check_group(self) -> None:
+        """Raise what keeps us from being a member."""
+        try:
+            self._consumer._coordinator.check_errors()
+        except (GroupAuthorizationFailedError, TopicAuthorizationFailedError) as error:
+            raise AccessDenied(
+                f"no permission to be a member of group {self._config.id} ({error!r}): grant READ "
+                "on the group, and READ and DESCRIBE on its topics"
+            ) from error
+        except KafkaError as error:
+            raise BrokerError(f"the group does not take us: {error!r}") from error
 
     def wake(self) -> None:
         """Make a poll that waits return at once, or the next one not wait."""
@@ -185,6 +199,11 @@ class KafkaSource:
                 f"{tp}: the committed position is not in the topic any more (retention, or "
                 f"the topic was created anew). Decide what to lose: set the group's offsets with "
                 f"`kafka-consumer-groups --group {self._config.id} --reset-offsets`, then restart"
+            ) from error
+        except TopicAuthorizationFailedError as error:
+            raise AccessDenied(
+                f"no permission to read topic {tp.topic}: grant READ and DESCRIBE on it",
+                [tp.topic],
             ) from error
         except KafkaError as error:
             raise BrokerError(f"{tp}: {error!r}") from error
