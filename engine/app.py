@@ -44,6 +44,15 @@ _FAUST_NAMES = {
 """Settings that Faust has under another name."""
 
 
+_REFUSED = {
+    "broker_credentials": "give security= (see docs/security.md)",
+    "ssl_context": "give security= with ssl_cafile, ssl_certfile, ssl_keyfile",
+    "key_serializer": "keys are bytes, text or numbers by key_type=",
+    "value_serializer": "values are JSON, text or bytes by value_type=",
+}
+"""Settings of Faust's that must not look as if they did something."""
+
+
 class EngineService(Service):
     """The engine as a service of the app: starts with it, stops with it, crashes it."""
 
@@ -112,6 +121,8 @@ class App(faust.App):
         self._settings = {name: settings.pop(name) for name in list(settings) if name in known}
         if broker is not None:
             self._settings["broker"] = _plain_broker(broker)
+        for name in _REFUSED.keys() & settings.keys():
+            raise ConfigError(f"{name} has no effect here: {_REFUSED[name]}")
         settings.setdefault("web_enabled", False)
         settings.setdefault("web_bind", "127.0.0.1")  # Faust's own default is every address
         self.declared_agents: list[Agent] = []

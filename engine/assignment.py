@@ -153,6 +153,7 @@ class Assignment:
             for name, number in keys
         }
         every = [tp for tps in inputs.values() for tp in tps]
+        await self._edges.outlet.own([_name(key) for key in inputs])
         committed = await self._edges.source.positions(every)
         fresh = [tp for tp in every if committed.get(tp) is None]
         bounds = await self._edges.log.bounds(fresh)

@@ -122,7 +122,19 @@ class Checkpoint:
         return cuts
 
     async def _deliver(self, cuts: list[TaskCut], membership: object) -> None:
-        """Steps 3 to 6."""
+        """Steps 3 to 6: all tasks in one transaction, or each in its own."""
+        if not self._edges.outlet.per_task:
+            await self._land(cuts, membership)
+            return
+        landed = await asyncio.gather(
+            *(self._land([cut], membership) for cut in cuts), return_exceptions=True
+        )
+        for failure in landed:  # only now: what did land is in the stores
+            if failure is not None:
+                raise failure
+
+    async def _land(self, cuts: list[TaskCut], membership: object) -> None:
+        """Bring cuts to Kafka in one transaction, then to their stores."""
         began = self._edges.clock.elapsed_ms()
         rows: dict[TP, list[Output]] = {}
         positions: dict[TP, Position] = {}
@@ -133,7 +145,9 @@ class Checkpoint:
                     rows.setdefault(tp, []).extend(outputs)  # a list of our own: cuts keep theirs
         # 3, 4, 5
         try:
-            ends = await self._edges.outlet.commit(Transaction(rows, positions, membership))
+            ends = await self._edges.outlet.commit(
+                Transaction(rows, positions, membership, cuts[0].task.id)
+            )
         except RecordRefused as error:
             _find(error, cuts)
             raise

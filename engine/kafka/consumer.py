@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.client import ConnectionGroup
 from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.errors import (
@@ -27,8 +27,8 @@ from aiokafka.structs import OffsetAndMetadata
 
 from engine.edges import Assigned, Position
 from engine.errors import AccessDenied, BrokerError, ConfigError
-from engine.kafka import protocol
-from engine.kafka.client import back_off, options, release, unreachable
+from engine.kafka import protocol, static
+from engine.kafka.client import back_off, make_consumer, release, unreachable
 from engine.kafka.producer import Membership
 from engine.kafka.records import read_columns
 from engine.record import TP, Batch
@@ -62,10 +62,12 @@ class KafkaSource:
 
     Args:
         assignor: a class of this consumer's own.
+        instance: this worker's name in the group (static membership).
     """
 
-    def __init__(self, config: Config, assignor: type[TaskAssignor]) -> None:
+    def __init__(self, config: Config, assignor: type[TaskAssignor], instance: str) -> None:
         self._config = config
+        self._instance = instance
         self._assignor = assignor
         self._waiter: asyncio.Future[Any] | None = None
         self._awake = False
@@ -85,9 +87,11 @@ class KafkaSource:
         """Join the group."""
         config = self._config
         self._revoked, self._assigned = revoked, assigned
-        self._consumer = AIOKafkaConsumer(
-            **options(config, "consumer"),
+        self._consumer = make_consumer(
+            config,
+            "consumer",
             group_id=config.id,
+            group_instance_id=self._instance,
             enable_auto_commit=False,
             auto_offset_reset="none",
             isolation_level="read_committed",
@@ -104,6 +108,7 @@ class KafkaSource:
         except (KafkaError, OSError) as error:
             await self.close()
             raise unreachable(config, error) from error
+        static.name_heartbeats(self._consumer._coordinator)
         self._consumer.subscribe(sorted(topics), listener=_Listener(self))
 
     def park(self, assigned: Iterable[Any]) -> None:
@@ -123,9 +128,11 @@ class KafkaSource:
         return Membership(group.generation, group.member_id, group._group_instance_id)
 
     async def close(self) -> None:
-        """Leave the group."""
+        """Leave the group; a worker that was given a name is expected back, and keeps its place."""
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
+            if not self._config.instance:
+                await static.leave(consumer._coordinator)
             await release(consumer)
 
     # -- records -----------------------------------------------------------------------------
@@ -151,7 +158,7 @@ class KafkaSource:
             return self._drain(full)
 
     def _check_group(self) -> None:
-        """Raise what keeps us from being a member."""
+        """Raise what went wrong with the membership."""
         try:
             self._consumer._coordinator.check_errors()
         except (GroupAuthorizationFailedError, TopicAuthorizationFailedError) as error:
@@ -160,7 +167,9 @@ class KafkaSource:
                 "on the group, and READ and DESCRIBE on its topics"
             ) from error
         except KafkaError as error:
-            raise BrokerError(f"the group does not take us: {error!r}") from error
+            if static.is_fenced(error):
+                raise ConfigError(static.fenced(self._config, self._instance)) from error
+            raise BrokerError(f"could not stay in the group: {error!r}") from error
 
     def wake(self) -> None:
         """Make a poll that waits return at once, or the next one not wait."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.errors import KafkaError
 
 from engine.errors import BrokerError
-from engine.kafka.client import options, release, unreachable
+from engine.kafka.client import make_consumer, release, unreachable
 from engine.kafka.records import read_columns
 from engine.record import TP, Batch
 
@@ -35,8 +35,9 @@ class KafkaLog:
         self._connecting = asyncio.Lock()
 
     async def _consumer(self, isolation: str, fetch_bytes: int = FETCH_BYTES) -> Any:
-        consumer = AIOKafkaConsumer(
-            **options(self._config, "log"),
+        consumer = make_consumer(
+            self._config,
+            "log",
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="none",

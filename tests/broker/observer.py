@@ -48,13 +48,18 @@ class Seen:
         return last
 
 
-async def create(bootstrap: str, topics: dict[str, dict[str, str]], partitions: int) -> None:
+async def create(
+    bootstrap: str, topics: dict[str, dict[str, str]], partitions: int, replicas: int = 1
+) -> None:
     """Create topics with settings."""
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
     try:
         await admin.create_topics(
-            [NewTopic(name, partitions, 1, topic_configs=extra) for name, extra in topics.items()]
+            [
+                NewTopic(name, partitions, replicas, topic_configs=extra)
+                for name, extra in topics.items()
+            ]
         )
     finally:
         await admin.close()
@@ -94,12 +99,12 @@ async def produce(bootstrap: str, topic: str, records: Any, partitions: int) -> 
     return placed
 
 
-async def observe(bootstrap: str, topics: list[str]) -> Seen:
+async def observe(bootstrap: str, topics: list[str], isolation: str = "read_committed") -> Seen:
     """Read topics whole, committed records only, up to where they end now."""
     seen = Seen({topic: [] for topic in topics})
     async with AIOKafkaConsumer(
         bootstrap_servers=bootstrap,
-        isolation_level="read_committed",
+        isolation_level=isolation,
         auto_offset_reset="earliest",
         enable_auto_commit=False,
         max_partition_fetch_bytes=4 << 20,

@@ -26,7 +26,7 @@ class Member:
     """A member of a group with a producer: what a worker has."""
 
     def __init__(self, config: Config, topic: str, instance: str) -> None:
-        self.source = KafkaSource(config, assignor_for([Group((topic,), stateful=False)]))
+        self.source = KafkaSource(config, assignor_for([Group((topic,), stateful=False)]), instance)
         self.outlet = KafkaOutlet(config, f"{config.id}-{instance}")
         self.assigned: frozenset[TP] = frozenset()
         self._topic = topic
