@@ -57,9 +57,10 @@ FUTURE_MS = 30 * 60_000
 
 def options(config: Config, role: str) -> dict[str, Any]:
     """Return the options that every aiokafka client takes."""
+    name = f"{config.id}-{config.instance}" if config.instance else config.id
     return {
         "bootstrap_servers": config.broker.split(","),
-        "client_id": f"headrace-{config.id}-{role}",
+        "client_id": f"headrace-{name}-{role}",
         "request_timeout_ms": REQUEST_TIMEOUT_MS,
         "retry_backoff_ms": 50,
     }
