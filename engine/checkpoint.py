@@ -24,6 +24,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from engine import crashpoint
 from engine.edges import Transaction
 from engine.errors import CommitUnknown
 from engine.task import State
@@ -134,12 +135,16 @@ class Checkpoint:
                         rows[tp].extend(outputs)
                     else:
                         rows[tp] = outputs
+        crashpoint.reach_with(cuts)
         # 3, 4, 5
         ends = await self._edges.outlet.commit(Transaction(rows, positions, membership))
+        crashpoint.reach("committed")
         # 6. the store follows Kafka, never leads it
         for cut in cuts:
             if cut.task.state is not State.CLOSED:
                 cut.task.committed(cut, ends)
+                if cut is not cuts[-1]:
+                    crashpoint.reach("between-writes")
         sent: dict[str, int] = {}
         for tp, outputs in rows.items():
             sent[tp.topic] = sent.get(tp.topic, 0) + len(outputs)

@@ -14,6 +14,7 @@ import gc
 import logging
 from typing import TYPE_CHECKING, Any
 
+from engine import crashpoint
 from engine.assignment import Assignment
 from engine.checkpoint import Checkpoint
 from engine.errors import (
@@ -87,6 +88,7 @@ class Engine:
             while not self._stopping:
                 await self.step()
             await self._last_commit()
+            crashpoint.reach("shutdown")
         finally:
             await self.close()
 
@@ -248,6 +250,7 @@ class Engine:
 
     async def _on_revoked(self) -> None:
         """Before a rebalance: commit what is done, while it is still ours. Must not raise."""
+        crashpoint.reach("revoke")
         try:
             await self._commit_all()
         except TimeoutError:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from engine import position
+from engine import crashpoint, position
 from engine.record import TP
 from engine.task import TABLE
 
@@ -65,6 +65,7 @@ async def restore(
     for span in spans:
         async for batch in reader.read(span.tp, span.start, span.end):
             count = _apply(task, span, batch)
+            crashpoint.reach("restore")
             metrics.restored(span.table.name, count)
             done += count
             if done - said >= _SAY_EVERY:

@@ -32,6 +32,7 @@ from aiokafka.protocol.transaction import (
     InitProducerIdRequest,
 )
 
+from engine import crashpoint
 from engine.errors import BrokerError, CommitRefused, CommitUnknown, RecordRefused
 from engine.kafka import protocol
 from engine.kafka.client import back_off
@@ -96,6 +97,7 @@ class KafkaOutlet(Connected):
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
                 await self._connect()
+                crashpoint.reach("before-init")
                 answer = await self._ask(
                     _TXN,
                     lambda: InitProducerIdRequest(
@@ -110,6 +112,7 @@ class KafkaOutlet(Connected):
                 f"the broker at {self._config.broker} gives no transactional producer ({error!r}); "
                 "one that has no transactions at all needs --guarantee at_least_once"
             ) from error
+        crashpoint.reach("after-init")
         self._producer = (answer.producer_id, answer.producer_epoch)
         log.debug("producer %s: id %d, epoch %d", self._id, *self._producer)
 
@@ -137,13 +140,17 @@ class KafkaOutlet(Connected):
             # Kafka takes offsets *without* a member for those of an old client, and checks nothing
             raise Refused("the membership is lost", protocol.UNKNOWN_MEMBER_ID)
         batches = self._encode(transaction.rows)
+        crashpoint.reach("before-send")
         # 1. what the transaction will touch
         await together(self._announce(transaction))
+        crashpoint.reach("after-add-offsets")
         # 2. the records
         ends = await Producing(client, self._id).send(batches)
+        crashpoint.reach("after-gather")
         # 3. the offsets
         if transaction.positions:
             await self._commit_offsets(transaction)
+        crashpoint.reach("after-offsets")
         # 4. the end
         await self._ask(
             _TXN,
@@ -228,7 +235,8 @@ class KafkaOutlet(Connected):
         attempt = 0
         while True:
             node = await self._coordinator(kind)
-            answer = await client.send(node, request(), group=ConnectionGroup.COORDINATION)
+            asking = client.send(node, request(), group=ConnectionGroup.COORDINATION)
+            answer = await (crashpoint.sent("end-sent", asking) if what == "EndTxn" else asking)
             errors = {code for code in codes(answer) if code != protocol.NONE}
             if not errors:
                 return answer
