@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from engine.contracts.contract import Contract as Contract
     from engine.contracts.contract import Rule as Rule
     from engine.errors import HeadraceError as HeadraceError
+    from engine.policy import retry as retry
     from engine.stream import Event as Event
     from engine.stream import Stream as Stream
     from engine.table import Window as Window
@@ -29,6 +30,7 @@ __all__ = [
     "Topic",
     "Window",
     "read_options",
+    "retry",
 ]
 
 _PLACES = {
@@ -41,6 +43,7 @@ _PLACES = {
     "Topic": "engine.topic",
     "Window": "engine.table",
     "read_options": "engine.config",
+    "retry": "engine.policy",
 }
 
 

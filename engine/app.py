@@ -20,12 +20,13 @@ from faust.models.base import Model
 from mode import Service
 
 from engine import config as configuration
-from engine.agent import Agent, OnError
+from engine.agent import Agent
 from engine.contracts.contract import Contract
 from engine.errors import ConfigError, HeadraceError
 from engine.kafka import kafka_edges
 from engine.loop import Engine
 from engine.partitioner import Partitioner
+from engine.policy import OnError
 from engine.table import SessionTable, Table, TableHandle
 from engine.topic import Topic, TopicConfig
 from engine.topology import Topology, build
@@ -41,6 +42,15 @@ _FAUST_NAMES = {
     "processing_guarantee": "guarantee",
 }
 """Settings that Faust has under another name."""
+
+
+_REFUSED = {
+    "broker_credentials": "give security= (see docs/security.md)",
+    "ssl_context": "give security= with ssl_cafile, ssl_certfile, ssl_keyfile",
+    "key_serializer": "keys are bytes, text or numbers by key_type=",
+    "value_serializer": "values are JSON, text or bytes by value_type=",
+}
+"""Settings of Faust's that must not look as if they did something."""
 
 
 class EngineService(Service):
@@ -111,6 +121,8 @@ class App(faust.App):
         self._settings = {name: settings.pop(name) for name in list(settings) if name in known}
         if broker is not None:
             self._settings["broker"] = _plain_broker(broker)
+        for name in _REFUSED.keys() & settings.keys():
+            raise ConfigError(f"{name} has no effect here: {_REFUSED[name]}")
         settings.setdefault("web_enabled", False)
         settings.setdefault("web_bind", "127.0.0.1")  # Faust's own default is every address
         self.declared_agents: list[Agent] = []
@@ -215,7 +227,8 @@ class App(faust.App):
             channel: the topic it reads (or a list of them, or a topic's name).
             sink: topics, agents or functions that get each value it yields.
             tables: tables it uses that its code does not name.
-            on_error: what becomes of an event on which it raises: see :class:`engine.agent.Agent`.
+            on_error: what becomes of an event on which it raises: ``"dead_letter"``, ``"skip"``,
+                ``"stop"``, or tries before that: ``retry(3, backoff=0.2).then("stop")``.
         """
         if concurrency != 1:
             raise ConfigError(
@@ -340,8 +353,7 @@ class App(faust.App):
         """The engine of this process; made at the first look."""
         if self._engine is None:
             config, topology = self.settings(), self.topology()
-            groups = [[topic.name for topic in part.inputs] for part in topology.parts]
-            self._engine = Engine(config, topology, kafka_edges(config, groups))
+            self._engine = Engine(config, topology, kafka_edges(config, topology.parts))
         return self._engine
 
     @property

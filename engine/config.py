@@ -14,8 +14,10 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from engine.errors import ConfigError
+from engine.security import Security, decode_field, make_security
 
 Guarantee = Literal["exactly_once", "at_least_once"]
+Producers = Literal["worker", "task"]
 Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
 Options = TypeVar("Options", bound=msgspec.Struct)
 
@@ -31,7 +33,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         transaction_timeout_ms: after it the broker aborts the open transaction of a dead worker.
         session_timeout_ms: without a heartbeat for so long, a worker's tasks go to the others.
         state_dir: where the stores are; each worker of a machine needs its own.
-        instance: a stable name of this worker; the default is one kept in ``state_dir``.
+        instance: a stable name of this worker, which no other one has (``group.instance.id``); the
+            default is one kept in ``state_dir``. A worker that was given one does not leave the
+            group when it stops: its tasks wait for it, for ``session_timeout_ms``.
+        producers: transactions are the ``worker``'s, all its tasks in one, or each ``task``'s.
+        standby_replicas: so many other workers keep a warm copy of each task's tables.
+        rack: where this worker runs: the copies of a task are spread over racks.
         partitions, replicas, retention_ms, segment_ms, min_insync: for topics that are created.
         compression: of everything that is produced.
         fetch_bytes: at most so much is asked for a partition at a time.
@@ -42,6 +49,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         window_headers: say a window's bounds in a header of its results.
         collect_after: objects that Python's cycle collector lets be made before it looks at them;
             its default of 700 looks at every batch again and again. 0 leaves the collector alone.
+        security: how connections are protected; see :class:`engine.security.Security`.
     """
 
     id: str
@@ -52,6 +60,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     session_timeout_ms: int = 10_000
     state_dir: Path = Path(".headrace")
     instance: str = ""
+    producers: Producers = "worker"
+    standby_replicas: int = 0
+    rack: str = ""
     partitions: int = 12
     replicas: int = 3
     retention_ms: int = 7 * 86_400_000
@@ -66,12 +77,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     end_marks: bool = False
     window_headers: bool = False
     collect_after: int = 50_000
+    security: Security = Security()
 
 
 _BOUNDS: tuple[tuple[str, int, int, str], ...] = (
     ("commit_interval_ms", 1, 60_000, "ms"),
     ("transaction_timeout_ms", 1_000, 900_000, "ms"),
     ("session_timeout_ms", 1_000, 1_800_000, "ms"),
+    ("standby_replicas", 0, 10, "copies"),
     ("partitions", 1, 100_000, "partitions"),
     ("replicas", 1, 100, "replicas"),
     ("min_insync", 1, 100, "replicas"),
@@ -90,6 +103,8 @@ _ORDERED: tuple[tuple[str, str], ...] = (
     ("min_insync", "replicas"),
 )
 
+_SECURITY = tuple(set(Security.__struct_fields__) - {"sasl_oauth_token_provider"})
+
 _ID = re.compile(r"[a-zA-Z0-9._-]{1,100}")
 
 
@@ -103,6 +118,15 @@ def validate(config: Config) -> Config:
         raise ConfigError(
             f"app id {config.id!r}: use 1 to 100 of letters, digits, '.', '_' and '-' "
             "(it names the consumer group and topics)"
+        )
+    if config.instance and not _ID.fullmatch(config.instance):
+        raise ConfigError(
+            f"instance {config.instance!r}: use 1 to 100 of letters, digits, '.', '_' and '-'"
+        )
+    if "@" in config.broker:
+        raise ConfigError(
+            "the broker's address has an @ in it: credentials do not go there, but into "
+            "HEADRACE_SASL_USERNAME and HEADRACE_SASL_PASSWORD_FILE"
         )
     if not re.fullmatch(r"[^\s,:/]+:\d+(,[^\s,:/]+:\d+)*", config.broker):
         raise ConfigError(f"broker {config.broker!r}: write it as host:port[,host:port]")
@@ -123,7 +147,9 @@ def make(settings: Mapping[str, Any], environ: Mapping[str, str] | None = None) 
     Raises:
         ConfigError: an unknown setting, a value of the wrong type, or one out of bounds.
     """
-    known = {field.name for field in msgspec.structs.fields(Config)}
+    known = {field.name for field in msgspec.structs.fields(Config)} - {"security"}
+    settings = dict(settings)
+    security = make_security(settings.pop("security", None), _from_environ(_SECURITY, environ))
     unknown = set(settings) - known
     if unknown:
         raise ConfigError(f"unknown settings: {', '.join(sorted(unknown))}")
@@ -131,9 +157,10 @@ def make(settings: Mapping[str, Any], environ: Mapping[str, str] | None = None) 
     if "state_dir" in values:
         values["state_dir"] = str(values["state_dir"])
     try:
-        config = msgspec.convert(values, Config, strict=False, dec_hook=_decode_path)
+        config = msgspec.convert(values, Config, strict=False, dec_hook=decode_field)
     except msgspec.ValidationError as error:
         raise ConfigError(str(error)) from error
+    config = msgspec.structs.replace(config, security=security)
     if "min_insync" not in values:  # the default is for the default number of replicas
         config = msgspec.structs.replace(
             config, min_insync=min(config.min_insync, max(1, config.replicas))
@@ -165,12 +192,6 @@ def export(**values: str | float | bool) -> None:
     for name, value in values.items():
         text = str(value).lower() if isinstance(value, bool) else str(value)
         os.environ[f"HEADRACE_{name.upper()}"] = text
-
-
-def _decode_path(kind: type, value: Any) -> Any:
-    if kind is Path:
-        return Path(value)
-    raise NotImplementedError(kind)
 
 
 def cache_dir() -> Path | None:

@@ -25,6 +25,11 @@ NEVER = 1 << 62
 """A time (ms) that does not come."""
 
 
+def timer_row(owner: str, time_ms: int, key: bytes) -> Change:
+    """Return the store's entry for a timer."""
+    return owner.encode() + b"\0" + encode_time(time_ms) + key, b""
+
+
 class Timers:
     """The timers of one table partition.
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.cli.command import debugging
+from engine.security import Redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -76,6 +77,7 @@ def log_to_stderr(level: str, *, aiokafka: bool = False) -> None:
     else:
         handler = _ToStderr()
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.addFilter(Redact())
     if not (debug or aiokafka):  # the command ends with a sentence of ours
         handler.addFilter(lambda record: not record.name.startswith("aiokafka"))
     root = logging.getLogger()

@@ -103,6 +103,7 @@ def announce(app: App, module: str, replicas: int) -> None:
         "reads": ", ".join(t.name for t in topology.inputs.values() if not t.internal),
         "writes": ", ".join(sorted(outputs)) or "-",
         "broker": config.broker,
+        "security": config.security.summary(),
         "state": str(config.state_dir / config.id),
         "guarantee": promised(config.guarantee),
     }

@@ -7,11 +7,11 @@ import contextlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiokafka import TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import NewTopic
 from aiokafka.errors import KafkaError
 
 from engine.errors import BrokerError, ConfigError
-from engine.kafka.client import CONNECT_S, options, unreachable
+from engine.kafka.client import CONNECT_S, make_admin, unreachable
 from engine.record import TP
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class KafkaAdmin:
 
     async def _connected(self) -> Any:
         if self._admin is None:
-            admin = AIOKafkaAdminClient(**options(self._config, "admin"))
+            admin = make_admin(self._config, "admin")
             try:
                 async with asyncio.timeout(CONNECT_S):
                     await admin.start()
@@ -55,7 +55,10 @@ class KafkaAdmin:
 
     async def _metadata(self) -> Any:
         admin = await self._connected()
-        return await admin._client.fetch_all_metadata()
+        try:
+            return await admin._client.fetch_all_metadata()
+        except KafkaError as error:
+            raise BrokerError(f"no broker tells what topics there are: {error!r}") from error
 
     async def partitions(self, topics: Collection[str]) -> dict[str, int]:
         """Return how many partitions each topic has; unknown topics are absent."""

@@ -4,48 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
+import ssl
 from typing import TYPE_CHECKING, Any
 
+from aiokafka import AIOKafkaConsumer
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import KafkaError
+from aiokafka.conn import create_conn
+from aiokafka.errors import KafkaConnectionError, KafkaError, SaslAuthenticationFailed
+from aiokafka.protocol.metadata import MetadataRequest
 
 from engine.errors import BrokerError
+from engine.kafka import quiet
+from engine.kafka.credentials import credentials_of
+from engine.kafka.refusal import refusal
 
 if TYPE_CHECKING:
     from engine.config import Config
 
-QUIET_S = 5.0
-
-
-class Calm(logging.Filter):
-    """Lets a message of aiokafka's through once in five seconds.
-
-    While a broker is away it repeats itself a hundred times a second, and for a group that is new
-    it reports an error that it then mends.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._said: dict[str, float] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Say whether a message is to be logged."""
-        if "GroupCoordinatorNotAvailableError" in record.getMessage():
-            return False
-        wording = str(record.msg)
-        last = self._said.get(wording)
-        if last is not None and record.created - last < QUIET_S:
-            return False
-        self._said[wording] = record.created
-        return True
-
-
-# At DEBUG aiokafka logs whole requests, and with them passwords and record values.
-for _part in ("", ".client", ".cluster", ".conn", ".consumer.consumer", ".consumer.fetcher",
-              ".consumer.group_coordinator", ".producer.producer", ".producer.sender"):  # fmt: skip
-    logging.getLogger(f"aiokafka{_part}").setLevel(logging.WARNING)
-    logging.getLogger(f"aiokafka{_part}").addFilter(Calm())
+quiet.silence()
 
 REQUEST_TIMEOUT_MS = 30_000
 CONNECT_S = 10.0
@@ -55,24 +32,125 @@ FUTURE_MS = 30 * 60_000
 """How far ahead of the clock a record's timestamp may be; brokers take an hour by default."""
 
 
+class Client(AIOKafkaClient):
+    """aiokafka's client, with credentials and certificates read anew for each connection.
+
+    aiokafka takes them once, when a client is made, and reads the attributes at each connection.
+    """
+
+    def __init__(self, config: Config, role: str) -> None:
+        self._security = config.security
+        self._credentials = credentials_of(config.security)
+        super().__init__(**options(config, role))
+
+    @property
+    def _ssl_context(self) -> ssl.SSLContext | None:
+        return self._credentials.context()
+
+    @_ssl_context.setter
+    def _ssl_context(self, _: object) -> None:
+        """What aiokafka was given is a placeholder."""
+
+    @property
+    def _sasl_plain_password(self) -> str:
+        return self._credentials.password()
+
+    @_sasl_plain_password.setter
+    def _sasl_plain_password(self, _: object) -> None:
+        """What aiokafka was given is a placeholder."""
+
+    async def bootstrap(self) -> None:
+        """Connect; where aiokafka only says that it could not, raise the reason."""
+        try:
+            await super().bootstrap()
+        except KafkaConnectionError as error:
+            raise await self._reason(error) from error
+        if self._security.sasl_mechanism == "OAUTHBEARER" and not self.cluster.brokers():
+            raise SaslAuthenticationFailed("the token")  # aiokafka does not look at the answer
+
+    async def _reason(self, error: Exception) -> BaseException:
+        """Try once more, to see why: aiokafka tells it to its log only."""
+        host, port, _ = self.hosts[0]
+        try:
+            connection = await create_conn(
+                host,
+                port,
+                client_id=self._client_id,
+                request_timeout_ms=self._request_timeout_ms,
+                ssl_context=self._ssl_context,
+                security_protocol=self._security_protocol,
+                sasl_mechanism=self._sasl_mechanism,
+                sasl_plain_username=self._sasl_plain_username,
+                sasl_plain_password=self._sasl_plain_password,
+                sasl_oauth_token_provider=self._sasl_oauth_token_provider,
+            )
+            try:
+                await connection.send(MetadataRequest([]))
+            finally:
+                await connection.close()
+        except (KafkaError, OSError) as reason:
+            return reason
+        return error
+
+    async def _get_conn(self, *args: Any, **options: Any) -> Any:
+        """Return a connection, or None where there is none.
+
+        What a broker answers in SCRAM can raise what aiokafka does not expect: its metadata task
+        would end for good.
+        """
+        try:
+            return await super()._get_conn(*args, **options)
+        except (ValueError, LookupError) as error:
+            quiet.log.error("no connection to node %s: %s", args[0] if args else "?", error)
+            return None
+
+
 def options(config: Config, role: str) -> dict[str, Any]:
-    """Return the options that every aiokafka client takes."""
+    """Return the options that every aiokafka client takes.
+
+    Secrets are not among them, but placeholders with which no connection comes about: only
+    :class:`Client` has them.
+    """
+    security = config.security
     name = f"{config.id}-{config.instance}" if config.instance else config.id
-    return {
+    given: dict[str, Any] = {
         "bootstrap_servers": config.broker.split(","),
         "client_id": f"headrace-{name}-{role}",
         "request_timeout_ms": REQUEST_TIMEOUT_MS,
         "retry_backoff_ms": 50,
+        "security_protocol": security.security_protocol,
     }
+    if security.encrypted:
+        given["ssl_context"] = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if security.authenticated:
+        given["sasl_mechanism"] = security.sasl_mechanism
+        given["sasl_plain_username"] = security.sasl_username
+        given["sasl_plain_password"] = ""
+        given["sasl_oauth_token_provider"] = credentials_of(security).tokens
+    return given
+
+
+def make_consumer(config: Config, role: str, **more: Any) -> AIOKafkaConsumer:
+    """Return a consumer of aiokafka's that connects as :class:`Client` does."""
+    consumer = AIOKafkaConsumer(**options(config, role), **more)
+    consumer._client = Client(config, role)
+    return consumer
+
+
+def make_admin(config: Config, role: str) -> AIOKafkaAdminClient:
+    """Return an admin client of aiokafka's that connects as :class:`Client` does."""
+    admin = AIOKafkaAdminClient(**options(config, role))
+    admin._client = Client(config, role)
+    return admin
 
 
 async def connect(config: Config, role: str) -> AIOKafkaClient:
     """Return a connected client.
 
     Raises:
-        BrokerError: nobody answers at the address.
+        BrokerError: nobody answers at the address, or not to us; the message says why.
     """
-    client = AIOKafkaClient(**options(config, role))
+    client = Client(config, role)
     try:
         async with asyncio.timeout(CONNECT_S):
             await client.bootstrap()
@@ -97,7 +175,10 @@ async def release(consumer: Any) -> None:
 
 
 def unreachable(config: Config, error: BaseException) -> BrokerError:
-    """Say that the broker cannot be reached, and what to do."""
+    """Say that the broker cannot be reached, why, and what to do."""
+    refused = refusal(config.security, error)
+    if refused:
+        return BrokerError(f"no connection to the broker at {config.broker}: {refused}")
     why = f"silent for {CONNECT_S:g} s" if isinstance(error, TimeoutError) else type(error).__name__
     return BrokerError(
         f"no Kafka broker answers at {config.broker} ({why}): "

@@ -19,7 +19,7 @@ from engine.kafka.records import CODECS, Encoded, encode_batches
 from engine.record import TP
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable
+    from collections.abc import Awaitable, Collection, Iterable
 
     from aiokafka.client import AIOKafkaClient
 
@@ -105,7 +105,9 @@ class Producing:
 
 
 class Connected:
-    """What both kinds of outlet have: a connection, and sending outside of transactions."""
+    """What all kinds of outlet have: a connection, and sending outside of transactions."""
+
+    per_task = False
 
     def __init__(self, config: Config, clock: Clock | None = None) -> None:
         self._config = config
@@ -115,6 +117,9 @@ class Connected:
 
     async def _connect(self) -> None:
         self._client = await connect(self._config, "producer")
+
+    async def own(self, tasks: Collection[str]) -> None:
+        """The one producer is every task's: nothing to do."""
 
     def _latest_ms(self) -> int:
         """Return the latest timestamp (ms) that a record may go out with."""

@@ -1,7 +1,8 @@
-"""Requests that aiokafka lacks, from Kafka's protocol guide: KIP-447's two.
+"""Requests that aiokafka lacks, from Kafka's protocol guide: those of KIP-447 and KIP-345.
 
 * TxnOffsetCommit v3 carries the group's generation and member id, so that the group coordinator can
   refuse the offsets of a worker that is not the owner any more.
+* Heartbeat v3 carries the instance id, so that the older of two workers of one name is told.
 * OffsetFetch v7 asks for stable offsets: a transaction that is still open makes it say "wait".
 """
 
@@ -16,10 +17,12 @@ from aiokafka.protocol.types import (
     Int32,
     Int64,
     Schema,
+    String,
     TaggedFields,
 )
 
 _TEXT = CompactString("utf-8")
+_PLAIN = String("utf-8")
 
 
 class TxnOffsetCommitResponse_v3(Response):  # noqa: N801  (Kafka's name and version)
@@ -128,6 +131,39 @@ class OffsetFetch(Request[OffsetFetchRequest_v7]):
     def build(self, request_struct_class: type[OffsetFetchRequest_v7]) -> RequestStruct:
         """Return the struct."""
         return request_struct_class(*self._fields, {})
+
+
+class HeartbeatResponse_v3(Response):  # noqa: N801
+    """An error code."""
+
+    API_KEY = 12
+    API_VERSION = 3
+    SCHEMA = Schema(("throttle_time_ms", Int32), ("error_code", Int16))
+
+
+class HeartbeatRequest_v3(RequestStruct):  # noqa: N801
+    """Says that a member lives, with its instance id."""
+
+    API_KEY = 12
+    API_VERSION = 3
+    RESPONSE_TYPE = HeartbeatResponse_v3
+    SCHEMA = Schema(
+        ("group_id", _PLAIN), ("generation_id", Int32), ("member_id", _PLAIN),
+        ("group_instance_id", _PLAIN),
+    )  # fmt: skip
+
+
+class Heartbeat(Request[HeartbeatRequest_v3]):
+    """Builds the request; its fields in the order of the schema."""
+
+    API_KEY = 12
+
+    def __init__(self, *fields: object) -> None:
+        self._fields = fields
+
+    def build(self, request_struct_class: type[HeartbeatRequest_v3]) -> RequestStruct:
+        """Return the struct."""
+        return request_struct_class(*self._fields)
 
 
 # Error codes, as the protocol guide numbers them; aiokafka does not know them all.

@@ -35,7 +35,7 @@ async def audit(
     ends = await settled(bootstrap, places, open_s)
     history.check_open(ends, verdict)
     for numbers in _parts(widths):
-        seen = await observer.observe(bootstrap, topics, numbers)
+        seen = await observer.observe(bootstrap, topics, partitions=numbers)
         mine = [store for store in held if numbers is None or store.partition in numbers]
         verdict.merge(checker.check(Evidence(job, seen, mine)))
     log = await group_log(bootstrap, job.app)
@@ -69,5 +69,5 @@ async def group_log(bootstrap: str, group: str) -> GroupLog:
     """Read what the group's coordinator has written down about it."""
     widths = await observer.widths(bootstrap, [OFFSETS_TOPIC])
     number = grouplog.partition_of(group, widths[OFFSETS_TOPIC])
-    seen = await observer.observe(bootstrap, [OFFSETS_TOPIC], [number])
+    seen = await observer.observe(bootstrap, [OFFSETS_TOPIC], partitions=[number])
     return grouplog.read(group, seen.topics[OFFSETS_TOPIC])
