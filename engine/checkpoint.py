@@ -24,6 +24,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from engine import crashpoint
 from engine.edges import Transaction
 from engine.errors import AccessDenied, CommitUnknown, RecordRefused
 from engine.task import State
@@ -143,6 +144,7 @@ class Checkpoint:
             for part in (cut.rows, cut.changelogs):
                 for tp, outputs in part.items():
                     rows.setdefault(tp, []).extend(outputs)  # a list of our own: cuts keep theirs
+        crashpoint.reach_with(cuts)
         # 3, 4, 5
         try:
             ends = await self._edges.outlet.commit(
@@ -152,12 +154,15 @@ class Checkpoint:
             _find(error, cuts)
             raise
         except AccessDenied as error:
-            error.tasks = [cut.task for cut in cuts if _writes(cut, error.topics)]
+            error.tasks = [cut.task for cut in cuts if _touches(cut, error.topics)]
             raise
+        crashpoint.reach("committed")
         # 6. the store follows Kafka, never leads it
         for cut in cuts:
             if cut.task.state is not State.CLOSED:
                 cut.task.committed(cut, ends)
+                if cut is not cuts[-1]:
+                    crashpoint.reach("between-writes")
         sent: dict[str, int] = {}
         for tp, outputs in rows.items():
             sent[tp.topic] = sent.get(tp.topic, 0) + len(outputs)
@@ -178,6 +183,7 @@ def _find(error: RecordRefused, cuts: list[TaskCut]) -> None:
             left -= len(rows)
 
 
-def _writes(cut: TaskCut, topics: Collection[str]) -> bool:
-    """Say whether a cut has records for one of these topics; of no topics: whether it exists."""
-    return not topics or any(tp.topic in topics for tp in (*cut.rows, *cut.changelogs))
+def _touches(cut: TaskCut, topics: Collection[str]) -> bool:
+    """Say whether a cut has to do with one of these topics; with none given, all have."""
+    tps = (*cut.rows, *cut.changelogs, *cut.positions)
+    return not topics or any(tp.topic in topics for tp in tps)

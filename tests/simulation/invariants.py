@@ -50,7 +50,7 @@ def check_group(run):
     for tp, position, claim in group.history:
         who = f"{tp} by {claim.member or 'nobody'} in generation {claim.generation}"
         owner = group.owners.get(claim.generation, {}).get(tp)
-        if owner != claim.member:
+        if owner is None or owner != claim.instance:
             raise Violation("I7", f"{who}, but {owner} owned it")
         if claim.generation < generations.get(tp, 0):
             raise Violation("I7", f"{who}, after generation {generations[tp]}")

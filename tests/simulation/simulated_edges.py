@@ -17,13 +17,14 @@ from aiokafka.errors import IllegalStateError, KafkaConnectionError, RequestTime
 from engine.edges import Edges
 from engine.errors import BrokerError, ConfigError
 from engine.kafka import protocol
-from engine.kafka.assignor import assignor_for
+from engine.kafka.assignor import Group, assignor_for
 from engine.kafka.consumer import KafkaSource
+from engine.kafka.pertask import TaskOutlets
 from engine.kafka.producer import KafkaOutlet
 from engine.record import TP, Batch
 from tables.errors import StoreLocked
 from tables.memory import MemoryStore
-from tests.simulation.simulated_kafka import REBALANCE_TIMEOUT_S
+from tests.simulation.simulated_group import REBALANCE_TIMEOUT_S
 from tests.simulation.simulated_loop import Killed
 
 REQUEST_TIMEOUT_S = 5.0
@@ -136,13 +137,31 @@ class SimulatedOutlet(KafkaOutlet):
         self._client = Client(self._cluster, self._process)
 
 
+class SimulatedTaskOutlets(TaskOutlets):
+    """The real producers, one a task, on simulated connections."""
+
+    def __init__(self, config, clock, cluster, process):
+        super().__init__(config, clock)
+        self._parts = clock, cluster, process
+
+    async def _connect(self):
+        await asyncio.sleep(0.002)
+
+    async def own(self, tasks):
+        for task in tasks:
+            if task not in self._outlets:
+                name = f"{self._config.id}-task-{task}"
+                self._outlets[task] = SimulatedOutlet(self._config, name, *self._parts)
+        await super().own(tasks)
+
+
 class Coordinator:
     """Stands for aiokafka's ``GroupCoordinator``."""
 
-    def __init__(self):
+    def __init__(self, instance):
         self.generation = -1
         self.member_id = ""
-        self._group_instance_id = None
+        self._group_instance_id = instance
         self.coordinator_id = 0
 
     async def ensure_coordinator_known(self):
@@ -155,9 +174,9 @@ class Coordinator:
 class Consumer:
     """Stands for ``AIOKafkaConsumer``: positions of the assigned partitions."""
 
-    def __init__(self, client):
+    def __init__(self, client, instance):
         self._client = client
-        self._coordinator = Coordinator()
+        self._coordinator = Coordinator(instance)
         self.assignment = None
         self.at = {}
         self.paused = set()
@@ -181,9 +200,8 @@ class Consumer:
 class SimulatedSource(KafkaSource):
     """See the module."""
 
-    def __init__(self, config, groups, cluster, process):
-        super().__init__(config, groups)
-        self._assignor = assignor_for(groups)
+    def __init__(self, config, assignor, instance, cluster, process):
+        super().__init__(config, assignor, instance)
         self._cluster = cluster
         self._process = process
         self._loop = cluster.loop
@@ -196,6 +214,7 @@ class SimulatedSource(KafkaSource):
         self._routine = None
         self._prepared = False
         self._told = False
+        self._fenced = False
 
     # -- the group ---------------------------------------------------------------------------
 
@@ -204,7 +223,7 @@ class SimulatedSource(KafkaSource):
         self._revoked, self._assigned = revoked, assigned
         self._topics = sorted(topics)
         await asyncio.sleep(0.005)
-        self._consumer = Consumer(Client(self._cluster, self._process))
+        self._consumer = Consumer(Client(self._cluster, self._process), self._instance)
         self._group = self._consumer._coordinator
         self._cluster.readers.append(self)
         self._process.on_kill.append(self._silence)
@@ -235,52 +254,59 @@ class SimulatedSource(KafkaSource):
                 self._heart = asyncio.get_running_loop().create_task(self._beat(), name="heart")
 
     async def _join(self):
-        group, ask = self._group, self._consumer._client.ask
-        the_group = self._cluster.group
-        subscription = self._assignor.metadata(self._topics)
-        while True:
-            name = group.member_id
-            try:
-                answer = await ask(
-                    "JoinGroup",
-                    lambda name=name: the_group.join(
-                        name, self._process.name, self._session_s, subscription
-                    ),
-                    REQUEST_TIMEOUT_S + REBALANCE_TIMEOUT_S,
-                )
-            except RequestTimedOutError:
-                await asyncio.sleep(RETRY_S)
-                return False
-            if answer.error_code != 79:
-                break
-            group.member_id = answer.member_id
-        if answer.error_code == protocol.UNKNOWN_MEMBER_ID:
-            self._reset_generation()
+        """Go through a rebalance; say whether there is an assignment at its end."""
+        answer = await self._ask_to_join()
+        if answer is None:
+            await asyncio.sleep(RETRY_S)
             return False
+        group = self._group
         if answer.error_code:
+            self._refused(answer.error_code)
             await asyncio.sleep(RETRY_S)
             return False
         group.member_id, group.generation = answer.member_id, answer.generation
-        generation = answer.generation
-        assignments = {}
+        member, generation, assignments = answer.member_id, answer.generation, {}
         if answer.leads:
             await asyncio.sleep(0)
             assignments = self._assignor.assign(self, answer.subscriptions)
         self._rejoin.clear()
         try:
-            answer = await ask(
-                "SyncGroup", lambda: the_group.sync(group.member_id, generation, assignments)
+            answer = await self._consumer._client.ask(
+                "SyncGroup",
+                lambda: self._cluster.group.sync(member, self._instance, generation, assignments),
             )
         except RequestTimedOutError:
             self._rejoin.set()
             return False
         if answer.error_code:
             self._rejoin.set()
-            if answer.error_code in {protocol.UNKNOWN_MEMBER_ID, protocol.ILLEGAL_GENERATION}:
-                self._reset_generation()
+            self._refused(answer.error_code)
             return False
         self._take(answer.assignment)
         return True
+
+    async def _ask_to_join(self):
+        """Return the answer to a JoinGroup, which may take a whole rebalance, or None."""
+        who = self._group.member_id, self._instance, self._process.name, self._session_s
+        subscription = self._assignor.metadata(self._topics)
+        try:
+            return await self._consumer._client.ask(
+                "JoinGroup",
+                lambda: self._cluster.group.join(*who, subscription),
+                REQUEST_TIMEOUT_S + REBALANCE_TIMEOUT_S,
+            )
+        except RequestTimedOutError:
+            return None
+
+    def _refused(self, code):
+        """Do what aiokafka's coordinator does about an error code of the group's."""
+        if code in {protocol.UNKNOWN_MEMBER_ID, protocol.ILLEGAL_GENERATION}:
+            self._reset_generation()
+        elif code == protocol.REBALANCE_IN_PROGRESS:
+            self._rejoin.set()
+        elif code == protocol.FENCED_INSTANCE_ID:  # its tasks end; the engine is told by poll
+            self._fenced = self._closing = True
+            self.wake()
 
     def partitions_for_topic(self, topic):
         """Stand for the cluster's metadata, which the assignor looks at."""
@@ -303,14 +329,13 @@ class SimulatedSource(KafkaSource):
             try:
                 code = await self._consumer._client.ask(
                     "Heartbeat",
-                    lambda: self._cluster.group.heartbeat(group.member_id, group.generation),
+                    lambda: self._cluster.group.heartbeat(
+                        group.member_id, self._instance, group.generation
+                    ),
                 )
             except RequestTimedOutError:
                 continue
-            if code in {protocol.UNKNOWN_MEMBER_ID, protocol.ILLEGAL_GENERATION}:
-                self._reset_generation()
-            elif code == protocol.REBALANCE_IN_PROGRESS:
-                self._rejoin.set()
+            self._refused(code)
 
     def _reset_generation(self):
         self._group.generation, self._group.member_id = -1, ""
@@ -344,6 +369,8 @@ class SimulatedSource(KafkaSource):
 
     async def poll(self, timeout_ms, *, full):
         """Return what has come; wait up to ``timeout_ms`` for something to come."""
+        if self._fenced:
+            raise ConfigError("another worker has joined under this one's name")
         batches = self._drain(full)
         if batches or self._awake or timeout_ms == 0:
             self._awake = False
@@ -539,14 +566,25 @@ class SimulatedStore(MemoryStore):
             self._disk.open.discard(self._task)
 
 
-def simulated_edges(config, groups, cluster, process, disk):
+def simulated_edges(config, parts, cluster, process, disk):
     """Return the edges of a worker."""
     clock = SimulatedClock(cluster.loop)
     process.on_kill.append(disk.open.clear)
+    numbers = {part.name: number for number, part in enumerate(parts)}
+    kept = (task.rpartition("_") for task in disk.stores)
+    assignor = assignor_for(
+        (Group(tuple(t.name for t in part.inputs), stateful=bool(part.tables)) for part in parts),
+        replicas=config.standby_replicas,
+        kept=[(numbers[part], int(number)) for part, _, number in kept],
+    )
+    if config.producers == "task":
+        outlet = SimulatedTaskOutlets(config, clock, cluster, process)
+    else:
+        outlet = SimulatedOutlet(config, f"{config.id}-{disk.name}", clock, cluster, process)
     return Edges(
         clock=clock,
-        source=SimulatedSource(config, groups, cluster, process),
-        outlet=SimulatedOutlet(config, f"{config.id}-{disk.name}", clock, cluster, process),
+        source=SimulatedSource(config, assignor, disk.name, cluster, process),
+        outlet=outlet,
         log=SimulatedLog(cluster, process),
         admin=SimulatedAdmin(cluster, process),
         open_store=lambda task, _: SimulatedStore(disk, task, cluster.faults, process),

@@ -19,6 +19,7 @@ from aiokafka.record.memory_records import MemoryRecords
 from engine.edges import Position
 from engine.kafka import protocol
 from engine.record import TP
+from tests.simulation.simulated_group import Group
 
 PLAIN, PENDING, COMMITTED, ABORTED, MARKER = range(5)
 READABLE = (PLAIN, COMMITTED)
@@ -26,9 +27,6 @@ READABLE = (PLAIN, COMMITTED)
 INVALID_TXN_STATE = 48
 OUT_OF_ORDER_SEQUENCE = 45
 INVALID_PRODUCER_ID_MAPPING = 49
-MEMBER_ID_REQUIRED = 79
-MARKER_S = (0.0002, 0.010)
-REBALANCE_TIMEOUT_S = 30.0
 
 
 class Partition:
@@ -344,7 +342,7 @@ class Cluster:
 
     def pend(self, fields):
         """Take a TxnOffsetCommit."""
-        name, _, producer_id, epoch, generation, member, _, topics = fields
+        name, _, producer_id, epoch, generation, member, instance, topics = fields
         positions = {
             TP(topic, number): Position(offset, metadata)
             for topic, partitions, _ in topics
@@ -356,7 +354,7 @@ class Cluster:
         elif found.state != "ongoing" or not found.offsets:
             code = INVALID_TXN_STATE
         else:
-            code = self.group.check(generation, member)
+            code = self.group.check(generation, member, instance)
         if not code:
             self.group.pend(found, generation, member, positions)
         answers = [(topic, [(row[0], code, {}) for row in rows], {}) for topic, rows, _ in topics]
@@ -368,297 +366,3 @@ class Cluster:
             *(found.name for found in self.transactional.values() if found.state != "empty"),
             *(str(tp) for tp, log in self.partitions.items() if log.open),
         ]
-
-
-class Member:
-    """One member of the group."""
-
-    def __init__(self, name, worker, session_s):
-        self.name = name
-        self.worker = worker
-        self.session_s = session_s
-        self.subscription = None
-        self.join = None
-        self.sync = None
-        self.deadline = 0.0
-        self.assignment = None
-
-
-class Claim:
-    """Offsets that a transaction carries, and who said so."""
-
-    def __init__(self, worker, generation, member, positions):
-        self.worker = worker
-        self.generation = generation
-        self.member = member
-        self.positions = positions
-
-
-class Group:
-    """The classic protocol of the group coordinator.
-
-    Attributes:
-        owners: who owned a partition in a generation.
-        history: (partition, claim) as they were committed.
-    """
-
-    def __init__(self, cluster):
-        self.cluster = cluster
-        self.loop = cluster.loop
-        self.members = {}
-        self.unborn = {}  # member ids given out, not yet used
-        self.generation = 0
-        self.state = "empty"  # empty, preparing, completing, stable
-        self.leader = None
-        self.committed = {}
-        self.pending = {}
-        self.owners = {}
-        self.history = []
-        self.away_until = 0.0
-        self._saved = (0, {})  # what its log says: the last generation that was assigned
-        self._count = 0
-        self._round = 0
-
-    def move(self, for_s):
-        """Give the group to another node: it knows only what the log says.
-
-        A rebalance under way is forgotten, and who had left is back until his session expires.
-        """
-        self.away_until = self.loop.time() + for_s
-        for member in self.members.values():
-            self._answer(member, "join", protocol.NOT_COORDINATOR)
-            self._answer(member, "sync", protocol.NOT_COORDINATOR)
-        self.generation, saved = self._saved
-        self.members = {}
-        self.unborn.clear()
-        self._round += 1
-        self.state = "stable" if saved else "empty"
-        for name, (worker, session_s, subscription, assignment) in saved.items():
-            member = self.members[name] = Member(name, worker, session_s)
-            member.subscription, member.assignment = subscription, assignment
-            self.beat(member)
-
-    def _away(self):
-        """Return the error code of a coordinator that is not there, or 0."""
-        if self.loop.time() < self.away_until:
-            self.cluster.faults.fired["group: on the move"] += 1
-            return self.cluster.random.choice(
-                (protocol.COORDINATOR_LOADING, protocol.NOT_COORDINATOR)
-            )
-        return self.cluster.faults.refuse_request()
-
-    # -- offsets -----------------------------------------------------------------------------
-
-    def check(self, generation, member):
-        """Return the error code for offsets from a member of a generation.
-
-        A transaction's offsets without a member are taken unchecked, as Kafka takes them.
-        """
-        if code := self._away():
-            return code
-        if generation < 0 and not member:
-            return 0
-        if member not in self.members:
-            return protocol.UNKNOWN_MEMBER_ID
-        return 0 if generation == self.generation else protocol.ILLEGAL_GENERATION
-
-    def pend(self, found, generation, member, positions):
-        claim = self.pending.get(found.id)
-        if claim is None:
-            worker = self.members[member].worker if member in self.members else found.name
-            self.pending[found.id] = Claim(worker, generation, member, dict(positions))
-        else:
-            claim.positions |= positions
-
-    def decide(self, producer_id, *, committed):
-        claim = self.pending.pop(producer_id, None)
-        if claim is not None and committed:
-            for tp, position in claim.positions.items():
-                self.history.append((tp, position, claim))
-                self.committed[tp] = position
-            at = [(str(tp), position.offset) for tp, position in sorted(claim.positions.items())]
-            self.cluster.say("offsets", claim.worker, claim.generation, *at)
-
-    def fetch(self, topics):
-        """Return committed offsets; those of an open transaction say: wait."""
-        unstable = {tp for claim in self.pending.values() for tp in claim.positions}
-        answers = []
-        for topic, numbers, _ in topics:
-            rows = []
-            for number in numbers:
-                tp = TP(topic, number)
-                at = self.committed.get(tp, Position(-1, ""))
-                code = protocol.UNSTABLE_OFFSET_COMMIT if tp in unstable else 0
-                rows.append((number, at.offset, -1, at.metadata, code, {}))
-            answers.append((topic, rows, {}))
-        return SimpleNamespace(error_code=self._away(), topics=answers)
-
-    # -- membership --------------------------------------------------------------------------
-
-    def join(self, name, worker, session_s, subscription):
-        """Return the answer to a JoinGroup: a future, as a rebalance waits for its members."""
-        if code := self._away():
-            return SimpleNamespace(error_code=code, member_id=name)
-        if not name:
-            self._count += 1
-            given = f"{worker}-{self._count}"
-            self.unborn[given] = worker
-            return SimpleNamespace(error_code=MEMBER_ID_REQUIRED, member_id=given)
-        member = self.members.get(name)
-        if member is None:
-            if self.unborn.pop(name, None) is None:
-                return SimpleNamespace(error_code=protocol.UNKNOWN_MEMBER_ID, member_id=name)
-            member = self.members[name] = Member(name, worker, session_s)
-        member.subscription = subscription
-        self._answer(member, "join", protocol.REBALANCE_IN_PROGRESS)
-        member.join = self.loop.create_future()
-        waiting = member.join
-        self._prepare()
-        self._may_complete()
-        return waiting
-
-    def _answer(self, member, what, code):
-        """Answer a request of a member's that still waits."""
-        waiting = getattr(member, what)
-        if waiting is not None:
-            setattr(member, what, None)
-            waiting.set_result(SimpleNamespace(error_code=code, member_id=member.name))
-            self.beat(member)
-
-    def _prepare(self):
-        if self.state == "preparing":
-            return
-        first = self.state == "empty"
-        self.state = "preparing"
-        self._round += 1
-        for member in self.members.values():
-            self._answer(member, "sync", protocol.REBALANCE_IN_PROGRESS)
-        self._delayed = first
-        if first:  # others may be about to come
-            self.loop.later(0.3, self._go_on, self._round)
-        self.loop.later(REBALANCE_TIMEOUT_S, self._give_up, self._round)
-
-    def _go_on(self, number):
-        if number == self._round:
-            self._delayed = False
-            self._may_complete()
-
-    def _give_up(self, number):
-        """Go on without those who have not joined."""
-        if number == self._round and self.state == "preparing":
-            for name in [name for name, member in self.members.items() if member.join is None]:
-                del self.members[name]
-            self._may_complete()
-
-    def _may_complete(self):
-        if self.state != "preparing" or self._delayed:
-            return
-        if not self.members:
-            self.state = "empty"
-            return
-        if any(member.join is None for member in self.members.values()):
-            return
-        self.generation += 1
-        self.state = "completing"
-        self.leader = self.leader if self.leader in self.members else min(self.members)
-        subscriptions = {name: member.subscription for name, member in self.members.items()}
-        self.cluster.say("generation", self.generation, *self.members)
-        for member in self.members.values():
-            member.assignment = None
-            waiting, member.join = member.join, None
-            waiting.set_result(
-                SimpleNamespace(
-                    error_code=0,
-                    member_id=member.name,
-                    generation=self.generation,
-                    leads=member.name == self.leader,
-                    subscriptions=subscriptions,
-                )
-            )
-            self.beat(member)
-
-    def sync(self, name, generation, assignments):
-        """Return the answer to a SyncGroup: a future, until the leader has spoken."""
-        if code := self._away():
-            return SimpleNamespace(error_code=code)
-        member = self.members.get(name)
-        if member is None:
-            return SimpleNamespace(error_code=protocol.UNKNOWN_MEMBER_ID)
-        if generation != self.generation:
-            return SimpleNamespace(error_code=protocol.ILLEGAL_GENERATION)
-        if self.state == "preparing":
-            return SimpleNamespace(error_code=protocol.REBALANCE_IN_PROGRESS)
-        if self.state == "stable":
-            return SimpleNamespace(error_code=0, assignment=member.assignment)
-        member.sync = waiting = self.loop.create_future()
-        if name == self.leader:
-            self._assign(assignments)
-        return waiting
-
-    def _assign(self, assignments):
-        self.state = "stable"
-        owners = {}
-        for name, member in self.members.items():
-            member.assignment = assignments[name]
-            owners |= {
-                TP(topic, number): name
-                for topic, numbers in member.assignment.assignment
-                for number in numbers
-            }
-        self.owners[self.generation] = owners
-        self._saved = (
-            self.generation,
-            {
-                name: (member.worker, member.session_s, member.subscription, member.assignment)
-                for name, member in self.members.items()
-            },
-        )
-        for member in self.members.values():
-            waiting, member.sync = member.sync, None
-            if waiting is not None:
-                waiting.set_result(SimpleNamespace(error_code=0, assignment=member.assignment))
-                self.beat(member)
-
-    def heartbeat(self, name, generation):
-        """Return the error code for a heartbeat."""
-        if code := self._away():
-            return code
-        member = self.members.get(name)
-        if member is None:
-            return protocol.UNKNOWN_MEMBER_ID
-        if generation != self.generation:
-            return protocol.ILLEGAL_GENERATION
-        self.beat(member)
-        return protocol.REBALANCE_IN_PROGRESS if self.state == "preparing" else 0
-
-    def beat(self, member):
-        """Note that a member lives."""
-        if member.deadline <= self.loop.time():
-            self.loop.later(member.session_s, self._expire, member)
-        member.deadline = self.loop.time() + member.session_s
-
-    def _expire(self, member):
-        if self.members.get(member.name) is not member:
-            return
-        left = member.deadline - self.loop.time()
-        if member.join is not None or member.sync is not None:
-            left = member.session_s
-        if left > 0:
-            self.loop.later(left, self._expire, member)
-        else:
-            self.cluster.say("session expired", member.name)
-            self.remove(member.name)
-
-    def leave(self, name):
-        """Take a member out that says farewell."""
-        if not self._away():
-            self.remove(name)
-
-    def remove(self, name):
-        """Take a member out: it left, or it is silent."""
-        member = self.members.pop(name, None)
-        if member is not None:
-            self._answer(member, "join", protocol.UNKNOWN_MEMBER_ID)
-            self._answer(member, "sync", protocol.UNKNOWN_MEMBER_ID)
-            self._prepare()
-            self._may_complete()

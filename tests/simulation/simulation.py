@@ -60,6 +60,8 @@ class Simulation:
             transaction_timeout_ms=4000,
             session_timeout_ms=SESSION_MS,
             compression="none",
+            producers=random.choice(("worker", "worker", "task")),
+            standby_replicas=random.choice((0, 0, 1)),
             collect_after=0,
             end_marks=True,
             inbox_records=random.choice((20, 20_000)),
@@ -185,8 +187,7 @@ class Simulation:
         worker = Worker(process, disk)
         self.workers.append(worker)
         topology = job.app.topology()
-        groups = [[topic.name for topic in part.inputs] for part in topology.parts]
-        edges = simulated_edges(self.config, groups, self.cluster, process, disk)
+        edges = simulated_edges(self.config, topology.parts, self.cluster, process, disk)
         process.kill_in = self.faults.callbacks_to_live()
         process.on_kill.append(lambda: self._ended(worker))
         self.cluster.say("start", process.name, disk.name)
@@ -299,8 +300,8 @@ class Simulation:
             await asyncio.sleep(0.1)
         group = self.cluster.group
         self.owners = {
-            tp: next(w.disk for w in self.workers if w.process.name == group.members[member].worker)
-            for tp, member in group.owners[group.generation].items()
+            tp: next(disk for disk in self.disks if disk.name == instance)
+            for tp, instance in group.owners[group.generation].items()
         }
 
     def _is_settled(self):
