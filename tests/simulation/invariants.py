@@ -184,14 +184,41 @@ def compare(topic, number, got, wanted):
 
 
 def check_join(run, number, ids):
-    """Each click meets one profile, and a user's profiles never go back."""
-    rows = values(run, "joined-out", number)
-    compare("joined-out", number, [row[0] for row in rows], ids)
+    """Each click meets the profile that the table held when it was worked on.
+
+    Between two commits the table goes from one committed position to the next: what a click of
+    that transaction met lies between them, and never before what an earlier click met.
+    """
+    compare("joined-out", number, [row[0] for row in values(run, "joined-out", number)], ids)
+    updates = defaultdict(list)
+    for offset, (key, value, _, _) in readable(run, "users", number):
+        updates[key.decode()].append((offset, loads(value)["v"]))
+    spans = table_spans(run, number)
+    log = run.cluster.partitions[run.tp("joined-out", number)]
     seen = Counter()
-    for key, user, version in rows:
+    for offset, (_, value, _, _) in log.readable():
+        key, user, version = loads(value)
         if version < seen[user]:
             raise Violation("I3", f"click {key} met {user} of {version} after {seen[user]}")
         seen[user] = version
+        before, after = spans[log.transactions[offset]]
+        least = max((v for at, v in updates[user] if at < before), default=0)
+        most = max((v for at, v in updates[user] if at < after), default=-1)
+        if not least <= version <= most:
+            raise Violation("I3", f"click {key} met {user} of {version}, not {least} to {most}")
+
+
+def table_spans(run, number):
+    """Return from where to where each transaction brought the table of profiles."""
+    users, spans, at = run.tp("users", number), {}, 0
+    for tp, position, claim in run.cluster.group.history:
+        if tp in {users, run.tp("clicks", number)}:
+            before, _ = spans.setdefault(claim.transaction, (at, at))
+            if tp == users:
+                notes = loads(position.metadata) if position.metadata else {}
+                at = notes.get("ahead", {}).get("!table", position.offset)
+            spans[claim.transaction] = before, at
+    return spans
 
 
 def check_dead_letters(run):

@@ -31,7 +31,8 @@ class Member:
 class Claim:
     """Offsets that a transaction carries, and who said so."""
 
-    def __init__(self, worker, instance, generation, member, positions):
+    def __init__(self, transaction, worker, instance, generation, member, positions):
+        self.transaction = transaction
         self.worker = worker
         self.instance = instance
         self.generation = generation
@@ -132,7 +133,8 @@ class Group:
         if claim is None:
             who = self.members.get(member)
             names = (found.name, None) if who is None else (who.worker, who.instance)
-            self.pending[found.id] = Claim(*names, generation, member, dict(positions))
+            transaction = found.id, found.serial
+            self.pending[found.id] = Claim(transaction, *names, generation, member, dict(positions))
         else:
             claim.positions |= positions
 

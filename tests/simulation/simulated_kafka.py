@@ -35,7 +35,7 @@ class Partition:
     def __init__(self):
         self.rows = []
         self.states = []
-        self.owners = []
+        self.transactions = []  # (producer id, number), or None
         self.first = 0  # the log's start: what was before it, retention has taken
         self.stable = 0  # the last stable offset
         self.open = {}  # producer id -> first offset of its open transaction
@@ -45,10 +45,10 @@ class Partition:
     def __len__(self):
         return len(self.rows)
 
-    def append(self, row, state, owner=None):
+    def append(self, row, state, transaction=None):
         self.rows.append(row)
         self.states.append(state)
-        self.owners.append(owner)
+        self.transactions.append(transaction)
         if not self.open:
             self.stable = len(self.rows)
 
@@ -71,13 +71,13 @@ class Partition:
         kept = (n for n, row in self.fetch(self.first, until) if row[1] is not None)
         self.first = next(kept, min(until, self.stable))
 
-    def mark(self, owner, state):
+    def mark(self, transaction, state):
         """Write a transaction's marker."""
-        for offset in range(self.open.pop(owner, len(self.rows)), len(self.rows)):
-            if self.owners[offset] == owner and self.states[offset] == PENDING:
+        for offset in range(self.open.pop(transaction[0], len(self.rows)), len(self.rows)):
+            if self.transactions[offset] == transaction:
                 self.states[offset] = state
         self.stable = min(self.open.values(), default=len(self.rows))
-        self.append(None, MARKER, owner)
+        self.append(None, MARKER)
 
 
 class Transactional:
@@ -290,7 +290,7 @@ class Cluster:
             if tp is None:
                 self.group.decide(found.id, committed=state == COMMITTED)
             else:
-                self.partitions[tp].mark(found.id, state)
+                self.partitions[tp].mark((found.id, found.serial), state)
                 self.tell(tp)
             if left == 0:
                 found.state = "empty"
@@ -336,7 +336,7 @@ class Cluster:
         log.open.setdefault(owner, base)
         for record in batch:
             row = (record.key, record.value, record.timestamp, tuple(record.headers))
-            log.append(row, PENDING, owner)
+            log.append(row, PENDING, (owner, found.serial))
         log.sequences[owner] = (epoch, sequence + len(log) - base, (sequence, base))
         return 0, base
 
