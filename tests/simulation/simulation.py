@@ -41,14 +41,15 @@ class Simulation:
 
     Args:
         say: also called with each line of the trace, when it happens.
+        under: the parts of the weather that are not the seed's.
     """
 
-    def __init__(self, seed, say=None):
+    def __init__(self, seed, *, say=None, under=None):
         self.seed = seed
         self.job = job
         self.random = random = Random(f"run {seed}")
         self.loop = SimulatedLoop(seed)
-        self.faults = Faults(seed, self.loop)
+        self.faults = Faults(seed, self.loop, under or {})
         self.cluster = Cluster(self.loop, self.faults, say)
         self.width = random.choice((3, 4))
         self.clicks = random.randint(60, 260)
@@ -346,15 +347,6 @@ class Simulation:
         if self.deaths:
             name, error = self.deaths[0]
             raise Violation("I9", f"{name} died of {error!r}") from error
-
-
-def simulate(seed):
-    """Run one seed; return its trace.
-
-    Raises:
-        Violation: an invariant does not hold.
-    """
-    return Simulation(seed).run()
 
 
 def trace_text(events):
