@@ -107,15 +107,22 @@ def storm(site: Site, home: Path, rng: random.Random, dose: int) -> None:
         trial.at_work("one", "two")
         wait_until(trial.caught_up, timeout_s=60, what="input is left")
         with trial.streaming():
-            before_fed, before_done, worst_s = trial.fed, trial.done(), 0.0
+            before_fed, before_done, known = trial.fed, trial.done(), set[str]()
             for _ in range(dose):
                 guests = [name for name in ("three", "four") if name in trial.fleet.workers]
                 if len(guests) == 2 or (guests and rng.random() < 0.5):
                     assert trial.fleet.stop(rng.choice(guests)) == 0
                 else:
-                    trial.start(next(n for n in ("three", "four") if n not in guests))
-                    time.sleep(rng.uniform(1.0, 2.0))  # it has to load before it joins
-                worst_s = max(worst_s, trial.gone_on(by=50, timeout_s=30))
+                    name = next(name for name in ("three", "four") if name not in guests)
+                    said = len(trial.fleet.log(name)) if name in known else 0
+                    known.add(name)
+                    trial.start(name)
+                    wait_until(
+                        lambda name=name, said=said: "is at work" in trial.fleet.log(name)[said:],
+                        timeout_s=30,
+                        what=f"{name} does not come up",
+                    )
+                trial.gone_on(by=50, timeout_s=30)
             fed, done = trial.fed - before_fed, trial.done() - before_done
         assert done >= 0.2 * fed, f"{done} of {fed} were done during the storm"
         wait_until(

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import random
 import signal
 import threading
@@ -62,7 +63,7 @@ class Trial:
         self._work = Workload(
             events=200_000, users=2_000, seed=rng.randrange(1 << 30), invalid_ratio=0.02
         )
-        self._events = self._work.raw_events()
+        self._events: Iterator[Event] = ((*record, []) for record in self._work.raw_events())
         self._last: dict[int, int] = {}  # by partition, the offset of the last record fed
         self._reached: dict[int, int] = {}
 
@@ -135,7 +136,7 @@ class Trial:
 
     def take(self, count: int) -> list[Event]:
         """Return the next so many records of the workload, to be fed as one likes."""
-        return [(*next(self._events), []) for _ in range(count)]
+        return list(itertools.islice(self._events, count))
 
     def feed(self, count: int) -> None:
         """Produce so many records."""
