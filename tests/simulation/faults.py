@@ -15,7 +15,8 @@ NEVER = -1
 
 REQUESTS = (
     "InitProducerId", "AddPartitionsToTxn", "AddOffsetsToTxn", "Produce", "TxnOffsetCommit",
-    "EndTxn", "FindCoordinator", "OffsetFetch", "ListOffsets", "JoinGroup", "SyncGroup", "Heartbeat", "Admin",
+    "EndTxn", "FindCoordinator", "OffsetFetch", "ListOffsets", "JoinGroup",
+    "SyncGroup", "Heartbeat", "Admin",
 )  # fmt: skip
 POINTS = (
     "before the store's write", "after the store's write",

@@ -8,8 +8,10 @@ import asyncio
 import inspect
 import logging
 import os
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import NamedTuple
 
 from aiokafka.protocol.transaction import EndTxnRequest
@@ -59,7 +61,12 @@ def ended_before_sent(_):
     """Offsets and the end go out while the records are still on their way."""
 
     async def wrong(self, transaction):
-        batches = self._encode(transaction.rows)
+        rows = transaction.rows
+        batches = {
+            tp: self._encode_next(rows[tp], sequence=self._sequences.get(tp, 0)) for tp in rows
+        }
+        for tp in rows:
+            self._sequences[tp] = self._sequences.get(tp, 0) + len(rows[tp])
         await together(self._announce(transaction))
         sending = asyncio.create_task(Producing(self._client, self._id).send(batches))
         if transaction.positions:
@@ -67,7 +74,7 @@ def ended_before_sent(_):
         await self._ask(
             _TXN,
             lambda: EndTxnRequest(self._id, *self._producer, True),  # noqa: FBT003
-            lambda answer: [answer.error_code],
+            lambda answer: [(answer.error_code, None)],
             "EndTxn",
         )
         return await sending
@@ -218,7 +225,7 @@ class Mutant(NamedTuple):
     owner: type
     attribute: str
     wrong: object
-    under: dict[str, object] = {}
+    under: Mapping[str, object] = MappingProxyType({})
 
 
 CONFUSED = {"fetch_refused": 0.03, "request_refused": 0.5, "cursed_slow": "FindCoordinator"}

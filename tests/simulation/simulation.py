@@ -6,7 +6,7 @@ import json
 from hashlib import sha256
 from random import Random
 
-from engine.errors import BrokerError, RecordRefused
+from engine.errors import BrokerError
 from engine.loop import Engine
 from engine.partitioner import Partitioner
 from engine.record import TP
@@ -55,6 +55,7 @@ class Simulation:
         self.clicks = random.randint(60, 260)
         self.duration_s = random.uniform(4, 12)
         self.ends = random.random() < 0.5
+        self.refuses_large = random.random() < 0.3
         self.slowness_s = random.choice((0.03, 0.03, 0.03, 0.4, 2.0, 25.0))
         self.config = job.app.settings(
             commit_interval_ms=random.choice((30, 100, 100, 300)),
@@ -117,6 +118,8 @@ class Simulation:
         self.cluster.default_width = self.width
         for topic in ("clicks", "users"):
             self.cluster.create(topic, self.width)
+        if self.refuses_large:
+            self.cluster.batch_bytes["large-out"] = job.LARGE_BYTES
         self._produce_users(0)
         for _ in range(random.randint(2, 3)):
             self._start()
@@ -202,8 +205,6 @@ class Simulation:
         worker.engine = Engine(self.config, topology, edges)
         try:
             await worker.engine.run()
-        except RecordRefused:
-            self.cluster.say("died of a refused record", worker.process.name)
         except BrokerError as error:  # a worker that finds no broker at its start says so and ends
             if edges.source.started:
                 self.deaths.append((worker.process.name, error))
