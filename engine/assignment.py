@@ -17,7 +17,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-from engine import recovery
+from engine import crashpoint, recovery
 from engine.parking import Parking, TaskKey
 from engine.record import TP
 from engine.standby import Standbys
@@ -159,7 +159,11 @@ class Assignment:
         bounds = await self._edges.log.bounds(fresh)
         for key, tps in inputs.items():
             at = {tp: committed.get(tp) for tp in tps}
-            task = self._standbys.give(key) or await self._open(key)
+            task = self._standbys.give(key)
+            if task is not None:
+                crashpoint.reach("promote")
+            else:
+                task = await self._open(key)
             for tp in tps:
                 if at[tp] is None:
                     task.inbox.inputs[tp].begin(*bounds[tp])
