@@ -4,8 +4,9 @@ from collections import Counter
 from random import Random
 from typing import NamedTuple
 
+from engine import crashpoint
 from engine.kafka import protocol
-from tests.simulation.simulated_loop import Killed
+from tests.simulation.simulated_loop import PROCESS, Killed
 
 TOPIC_AUTHORIZATION_FAILED = 29
 
@@ -21,7 +22,9 @@ REQUESTS = (
 POINTS = (
     "before the store's write", "after the store's write",
     *(f"{when} {what}" for when in ("before", "after") for what in REQUESTS),
+    *crashpoint.POINTS,
 )  # fmt: skip
+"""Where a worker may be killed: at each write and request, and where the engine names a place."""
 
 
 class Fate(NamedTuple):
@@ -134,6 +137,7 @@ class Faults:
 
     Attributes:
         fired: how often each kind of fault has happened.
+        killed_at: how often at each point.
     """
 
     def __init__(self, seed, loop, under):
@@ -141,6 +145,7 @@ class Faults:
         self.weather = draw_weather(Random(f"weather {seed}"))._replace(**under)
         self.over = False
         self.fired = Counter()
+        self.killed_at = Counter()
         self._kills = 0
         self._loop = loop
 
@@ -225,8 +230,14 @@ class Faults:
             return
         if self._happens(chance, "kill at a point"):
             self._kills += 1
+            self.killed_at[name] += 1
             process.kill()
             raise Killed(name)
+
+    def is_at(self, name):
+        """Stand for an armed :mod:`engine.crashpoint`, for the worker whose code asks."""
+        self.point(PROCESS.get(), name)
+        return False
 
     def callbacks_to_live(self):
         """Return after how many callbacks a new worker dies, or ``NEVER``."""

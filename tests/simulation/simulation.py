@@ -6,6 +6,7 @@ import json
 from hashlib import sha256
 from random import Random
 
+from engine import crashpoint
 from engine.errors import BrokerError
 from engine.loop import Engine
 from engine.partitioner import Partitioner
@@ -98,6 +99,7 @@ class Simulation:
         job.attempts.clear()
         job.slowness = self.slowness_s
         asyncio.set_event_loop(self.loop)
+        crashpoint._armed = self.faults
         try:
             try:
                 self.loop.run_until_complete(self._direct())
@@ -110,6 +112,7 @@ class Simulation:
             self.loop.bury([worker.process for worker in self.workers])
             asyncio.set_event_loop(None)
             self.loop.close()
+            crashpoint._armed = None
             gc.enable()
         return self.cluster.events
 
