@@ -35,7 +35,7 @@ TEND_S = 0.2
 @click.option("--partitions", type=click.IntRange(min=1),
               help="Of topics that this worker creates. Default: 12.")  # fmt: skip
 @click.option("--standby-replicas", type=click.IntRange(min=0),
-              help="So many other workers keep a warm copy of each task's tables. Default: 0.")  # fmt: skip
+              help="So many other workers keep a copy of each task's tables warm.")  # fmt: skip
 @click.option("--end-marks", is_flag=True, hidden=True, help="Heed end-of-input marks.")
 @click.option("--replica", is_flag=True, hidden=True, help="One of several: all is announced.")
 @options.log_level("info")
