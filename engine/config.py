@@ -18,6 +18,7 @@ from engine.security import Security, decode_field, make_security
 
 Guarantee = Literal["exactly_once", "at_least_once"]
 Producers = Literal["worker", "task"]
+OnLostInput = Literal["stop", "continue"]
 Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
 Options = TypeVar("Options", bound=msgspec.Struct)
 
@@ -32,6 +33,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         commit_interval_ms: time between commits, which is about the latency of results.
         transaction_timeout_ms: after it the broker aborts the open transaction of a dead worker.
         session_timeout_ms: without a heartbeat for so long, a worker's tasks go to the others.
+        on_lost_input: when records went (retention) before they were read: ``stop`` their task, or
+            ``continue`` with what is there.
         state_dir: where the stores are; each worker of a machine needs its own.
         instance: a stable name of this worker, which no other one has (``group.instance.id``); the
             default is one kept in ``state_dir``. A worker that was given one does not leave the
@@ -58,6 +61,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     commit_interval_ms: int = 100
     transaction_timeout_ms: int = 10_000
     session_timeout_ms: int = 10_000
+    on_lost_input: OnLostInput = "stop"
     state_dir: Path = Path(".headrace")
     instance: str = ""
     producers: Producers = "worker"

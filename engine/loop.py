@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from engine.assignment import Assignment
 from engine.checkpoint import Checkpoint
+from engine.cut import TaskCut
 from engine.errors import (
     AccessDenied,
     AgentFailed,
@@ -24,11 +25,12 @@ from engine.errors import (
     CommitUnknown,
     ConfigError,
     HeadraceError,
+    InputLost,
     RecordRefused,
 )
 from engine.metrics import Metrics
-from engine.task import State, TaskCut
-from tables.errors import StoreCorrupted
+from engine.task import State
+from tables.errors import StoreCorrupted, StoreFailed
 
 if TYPE_CHECKING:
     from engine.config import Config
@@ -113,7 +115,7 @@ class Engine:
             self._raise_doubt()
             if self._commit_is_due():
                 await self._commit()
-        except (HeadraceError, StoreCorrupted) as error:
+        except (HeadraceError, StoreCorrupted, StoreFailed) as error:
             await self._answer(error)
 
     def stop(self) -> None:
@@ -261,7 +263,7 @@ class Engine:
             async with self._turn:
                 await self.checkpoint.begin(self.assignment.working(), wait_s=wait_s)
                 await self.checkpoint.landed()
-        except (HeadraceError, StoreCorrupted) as error:
+        except (HeadraceError, StoreCorrupted, StoreFailed) as error:
             await self._answer(error)
             return False
         return True
@@ -332,8 +334,12 @@ class Engine:
         """Do what an error asks for; raise it if it asks for a person."""
         async with self._turn:
             match error:
-                case AgentFailed():
-                    await self._answer_agents()
+                case AgentFailed() | StoreFailed():
+                    await self._answer_failed()
+                case InputLost():  # making its task anew finds out what is lost
+                    for key in self.assignment.keys_of([error.tp]) & self.assignment.tasks.keys():
+                        self.assignment.parking.wait(key, error)
+                        await self.assignment.renew([key])
                 case RecordRefused(cut=TaskCut(task=task) as cut):
                     self.metrics.commit_failed("record refused")
                     self._rule(task, self.assignment.verdicts.on_refusal(cut, error), error)
@@ -389,20 +395,23 @@ class Engine:
             else:
                 return
 
-    async def _answer_agents(self) -> None:
-        """Roll the tasks whose agents raised back to the last commit; decide about the events."""
+    async def _answer_failed(self) -> None:
+        """Roll tasks that failed back to the last commit; decide about the events."""
         failed = {
             key: task for key, task in self.assignment.tasks.items() if task.state is State.FAILED
         }
         for task in failed.values():
-            error = task.failure
-            assert error is not None
-            if isinstance(error.cause, StoreCorrupted):  # no fault of the agent's or the event's
-                log.warning("task %s: %s", task.id, error.cause)
-                task.store.clear()
-                continue
-            self.metrics.agent_failed(error.agent)
-            self._rule(task, self.assignment.verdicts.on_failure(task), error)
+            match getattr(task.failure, "cause", task.failure):
+                case StoreCorrupted() as error:  # no fault of the agent's or the event's
+                    log.warning("task %s: %s", task.id, error)
+                    task.store.clear()
+                case StoreFailed() as error:
+                    self.assignment.parking.wait(self.assignment.key_of(task), error)
+                case _:
+                    assert isinstance(task.failure, AgentFailed)
+                    self.metrics.agent_failed(task.failure.agent)
+                    ruling = self.assignment.verdicts.on_failure(task)
+                    self._rule(task, ruling, task.failure)
         try:
             await self.checkpoint.landed()
             await self.assignment.renew(failed)
