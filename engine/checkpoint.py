@@ -167,7 +167,8 @@ class Checkpoint:
         sent: dict[str, int] = {}
         for tp, outputs in rows.items():
             sent[tp.topic] = sent.get(tp.topic, 0) + len(outputs)
-        self._metrics.committed(sent, (self._edges.clock.elapsed_ms() - began) / 1000)
+        clock = self._edges.clock
+        self._metrics.committed(sent, (clock.elapsed_ms() - began) / 1000, clock.now_ms())
 
 
 def _find(error: RecordRefused, cuts: list[TaskCut]) -> None:

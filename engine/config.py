@@ -50,6 +50,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         cache_bytes, write_buffer_bytes: RocksDB's memory, shared by all tasks.
         end_marks: heed end-of-input marks (bounded runs; any producer could send one).
         window_headers: say a window's bounds in a header of its results.
+        stall_ms: an event loop that stands still for so long is reported, with its stack; 0: never.
         collect_after: objects that Python's cycle collector lets be made before it looks at them;
             its default of 700 looks at every batch again and again. 0 leaves the collector alone.
         security: how connections are protected; see :class:`engine.security.Security`.
@@ -80,6 +81,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     write_buffer_bytes: int = 64 << 20
     end_marks: bool = False
     window_headers: bool = False
+    stall_ms: int = 1_000
     collect_after: int = 50_000
     security: Security = Security()
 
@@ -99,6 +101,7 @@ _BOUNDS: tuple[tuple[str, int, int, str], ...] = (
     ("outbox_records", 1, 10_000_000, "records"),
     ("cache_bytes", 1 << 20, 1 << 40, "bytes"),
     ("write_buffer_bytes", 1 << 20, 1 << 40, "bytes"),
+    ("stall_ms", 0, 600_000, "ms"),
     ("collect_after", 0, 10_000_000, "objects"),
 )
 

@@ -73,9 +73,13 @@ async def restore(
         count = _apply(span, batch)
         metrics.restored(span.table.name, count)
         done += count
+        if not follow:
+            metrics.restoring(who, max(0, total - done))
         if done - said >= _SAY_EVERY:
             said = done
             log.info("task %s: restored %s of about %s records", who, f"{done:,}", f"{total:,}")
+    if not follow:
+        metrics.restoring(who, 0)
     if done:
         for task in tasks:
             task.store.write({META: [incarnation.current(began_ms)]})

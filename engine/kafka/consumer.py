@@ -113,6 +113,8 @@ class KafkaSource:
 
     def park(self, assigned: Iterable[Any]) -> None:
         """Hold new partitions still until the engine seeks them; tell the engine of them."""
+        if self._consumer is None:
+            return  # we are leaving
         for tp in assigned:
             self._consumer.seek(tp, 0)
         if assigned:
