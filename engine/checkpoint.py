@@ -25,6 +25,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from engine import crashpoint
 from engine.edges import Transaction
 from engine.errors import AccessDenied, CommitUnknown, RecordRefused
 from engine.task import State
@@ -146,6 +147,7 @@ class Checkpoint:
             for part in (cut.rows, cut.changelogs):
                 for tp, outputs in part.items():
                     rows.setdefault(tp, []).extend(outputs)  # a list of our own: cuts keep theirs
+        crashpoint.reach_with(cuts)
         # 3, 4, 5
         try:
             ends = await self._edges.outlet.commit(
@@ -157,18 +159,25 @@ class Checkpoint:
         except AccessDenied as error:
             error.tasks = [cut.task for cut in cuts if _touches(cut, error.topics)]
             raise
+        crashpoint.reach("committed")
         # 6. the store follows Kafka, never leads it
-        for cut in cuts:
-            if cut.task.state is not State.CLOSED:
-                try:
-                    cut.task.committed(cut, ends)
-                except (StoreFailed, StoreCorrupted) as error:  # the changelogs have it
-                    cut.task.fail(error)
+        _store(cuts, ends)
         sent: dict[str, int] = {}
         for tp, outputs in rows.items():
             sent[tp.topic] = sent.get(tp.topic, 0) + len(outputs)
         clock = self._edges.clock
         self._metrics.committed(sent, (clock.elapsed_ms() - began) / 1000, clock.now_ms())
+
+
+def _store(cuts: list[TaskCut], ends: dict[TP, int]) -> None:
+    for cut in cuts:
+        if cut.task.state is not State.CLOSED:
+            try:
+                cut.task.committed(cut, ends)
+            except (StoreFailed, StoreCorrupted) as error:  # the changelogs have it
+                cut.task.fail(error)
+            if cut is not cuts[-1]:
+                crashpoint.reach("between-writes")
 
 
 def _find(error: RecordRefused, cuts: list[TaskCut]) -> None:

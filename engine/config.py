@@ -207,6 +207,11 @@ def cache_dir() -> Path | None:
     return Path(value) if value else None
 
 
+def crash_at() -> str:
+    """Return the place to crash at (``HEADRACE_CRASH_AT``); see engine/crashpoint.py."""
+    return os.environ.get("HEADRACE_CRASH_AT", "")
+
+
 def in_ci() -> bool:
     """Say whether this is a continuous-integration run, where nothing may be skipped."""
     return os.environ.get("CI") == "true"

@@ -14,6 +14,7 @@ import gc
 import logging
 from typing import TYPE_CHECKING
 
+from engine import crashpoint
 from engine.assignment import Assignment
 from engine.checkpoint import Checkpoint
 from engine.cut import TaskCut
@@ -94,6 +95,7 @@ class Engine:
                 while not self._stopping:
                     await self.step()
                 await self._last_commit()
+                crashpoint.reach("shutdown")
             for stopped in self.assignment.parking.stopped():
                 raise stopped  # again: whoever started the worker sees it in how it ends
         finally:
@@ -234,6 +236,7 @@ class Engine:
         While the group makes up its mind, the tasks go on with what they have: most stay here. What
         they do is committed under the new generation, or dropped with those that have gone.
         """
+        crashpoint.reach("revoke")
         self._moving = True
         try:
             await self._commit_all()

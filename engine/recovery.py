@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from engine import incarnation, position
+from engine import crashpoint, incarnation, position
 from engine.record import TP
 from engine.task import TABLE
 from tables.store import META
@@ -71,6 +71,7 @@ async def restore(
     async for batch in reader.read({span.tp: (span.start, span.end) for span in spans}):
         span = by_tp[batch.tp]
         count = _apply(span, batch)
+        crashpoint.reach("restore")
         metrics.restored(span.table.name, count)
         done += count
         if not follow:

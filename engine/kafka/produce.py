@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.produce import ProduceRequest
 
+from engine import crashpoint
 from engine.clock import SystemClock
 from engine.errors import (
     AccessDenied,
@@ -162,7 +163,7 @@ class Producing:
             timeout=PRODUCE_TIMEOUT_MS,
             topics=list(topics.items()),
         )
-        return await self._client.send(node, request)
+        return await crashpoint.sent("produce-sent", self._client.send(node, request))
 
 
 class Connected:

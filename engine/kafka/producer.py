@@ -32,6 +32,7 @@ from aiokafka.protocol.transaction import (
     InitProducerIdRequest,
 )
 
+from engine import crashpoint
 from engine.errors import AccessDenied, BrokerError, CommitUnknown
 from engine.kafka import protocol
 from engine.kafka.client import back_off
@@ -99,6 +100,7 @@ class KafkaOutlet(Connected):
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
                 await self._connect()
+                crashpoint.reach("before-init")
                 answer = await self._ask(
                     _TXN,
                     lambda: InitProducerIdRequest(
@@ -117,6 +119,7 @@ class KafkaOutlet(Connected):
             raise self._no_producer(error) from error
         except (TimeoutError, KafkaError, OSError) as error:
             raise self._no_producer(error) from error
+        crashpoint.reach("after-init")
         self._producer = (answer.producer_id, answer.producer_epoch)
         log.debug("producer %s: id %d, epoch %d", self._id, *self._producer)
 
@@ -150,8 +153,10 @@ class KafkaOutlet(Connected):
         rows = transaction.rows
         first = {tp: self._sequences.get(tp, 0) for tp in rows}
         batches = {tp: self._encode_next(rows[tp], sequence=first[tp]) for tp in rows}
+        crashpoint.reach("before-send")
         # 1. what the transaction will touch
         await together(self._announce(transaction))
+        crashpoint.reach("after-add-offsets")
         # 2. the records
         ends = await Producing(
             client, self._id,
@@ -159,9 +164,11 @@ class KafkaOutlet(Connected):
         ).send(batches)  # fmt: skip
         for tp in rows:
             self._sequences[tp] = (first[tp] + len(rows[tp])) % (1 << 31)
+        crashpoint.reach("after-gather")
         # 3. the offsets
         if transaction.positions:
             await self._commit_offsets(transaction)
+        crashpoint.reach("after-offsets")
         # 4. the end
         await self._ask(
             _TXN,
@@ -241,7 +248,8 @@ class KafkaOutlet(Connected):
         attempt = 0
         while True:
             node = await self._coordinator(kind)
-            answer = await client.send(node, request(), group=ConnectionGroup.COORDINATION)
+            asking = client.send(node, request(), group=ConnectionGroup.COORDINATION)
+            answer = await (crashpoint.sent("end-sent", asking) if what == "EndTxn" else asking)
             errors = {code: tp for code, tp in codes(answer) if code not in _NOTHING}
             if not errors:
                 return answer

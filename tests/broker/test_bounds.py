@@ -13,7 +13,7 @@ from engine.connect.loader import Loader
 from engine.devbroker import DevBroker, start_tansu
 from engine.kafka.log import KafkaLog
 from engine.record import TP
-from tests.broker import observer
+from engine.torture import observer
 from tests.shell import need_tansu
 
 pytestmark = pytest.mark.broker

@@ -12,10 +12,10 @@ import pytest
 
 from agents.workload import Workload
 from engine.devbroker import DevBroker, start_kafka
-from tests.broker import observer
+from engine.torture import observer
+from engine.torture.oracle import Expected, recompute
 from tests.broker.conftest import need_kafka
 from tests.broker.fleet import Fleet, wait_until
-from tests.recompute import Expected, recompute
 
 APP = "clickstream"
 PARTITIONS = 6

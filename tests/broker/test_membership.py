@@ -13,7 +13,7 @@ from engine.errors import ConfigError
 from engine.kafka.assignor import Group, assignor_for
 from engine.kafka.client import release
 from engine.kafka.consumer import KafkaSource
-from tests.broker import observer
+from engine.torture import observer
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]
 

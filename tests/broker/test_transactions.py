@@ -17,7 +17,7 @@ from engine.kafka.consumer import KafkaSource
 from engine.kafka.log import KafkaLog
 from engine.kafka.producer import KafkaOutlet, Membership
 from engine.record import TP
-from tests.broker import observer
+from engine.torture import observer
 
 pytestmark = pytest.mark.broker
 

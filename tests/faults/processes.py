@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from tests.broker import observer
+from engine.torture import observer
 from tests.broker.fleet import wait_until
 from tests.faults.catalogue import catalogue
 from tests.faults.cluster import Site, single

@@ -15,11 +15,11 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from agents.workload import Workload
-from tests.broker import observer
+from engine.torture import observer
+from engine.torture.oracle import recompute
 from tests.broker.fleet import Fleet, wait_until
 from tests.broker.test_exactly_once import TOPICS, check
 from tests.faults.cluster import Site
-from tests.recompute import recompute
 
 APP = "clickstream"
 INPUT = "raw-events"

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.broker import observer
+from engine.torture import observer
 from tests.broker.fleet import wait_until
 from tests.security.conftest import PASSWORD, Cluster, jwt
 from tests.shell import environ, error_of, headrace
@@ -97,7 +97,7 @@ class Work:
     def done(self) -> Counter[int]:
         """Return how often each order has come out, committed."""
         topic = f"{self._app}-done"
-        seen = asyncio.run(observer.read(self._cluster.broker.bootstrap, [topic]))
+        seen = asyncio.run(observer.observe(self._cluster.broker.bootstrap, [topic]))
         return Counter(row["id"] for row in seen.json(topic))
 
     def all_done(self) -> bool:
