@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from engine.contracts.contract import Violation
+    from engine.contracts.limits import Violation
     from engine.errors import AgentFailed
     from engine.inbox import Refused
     from engine.record import Batch, Headers, Run
