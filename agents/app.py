@@ -13,11 +13,13 @@ class Options(msgspec.Struct):
     Attributes:
         keep_unmatched: emit events of users without a profile, with empty profile fields.
         sessions: ``final`` (once, when a session has closed) or ``updates`` (at each change).
+        prefix: before the names of the app and of every topic: several of this job on one cluster.
     """
 
     keep_unmatched: bool = False
     sessions: Literal["final", "updates"] = "final"
+    prefix: str = ""
 
 
-app = App("clickstream")
 options = read_options(Options)
+app = App(f"{options.prefix}clickstream")

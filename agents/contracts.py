@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from agents.app import app
+from agents.app import app, options
 from engine import Contract, Window
 
 EventType = Literal["page_view", "click", "login", "purchase", "logout"]
@@ -109,7 +109,7 @@ class EventCount(Struct, frozen=True, gc=False):
 
 
 RAW_EVENTS = app.topic(
-    "raw-events",
+    f"{options.prefix}raw-events",
     contract=Contract.of(
         "raw-events",
         RawEvent,
@@ -121,7 +121,7 @@ RAW_EVENTS = app.topic(
 )
 
 USER_PROFILES = app.topic(
-    "user-profiles",
+    f"{options.prefix}user-profiles",
     contract=Contract.of(
         "user-profiles",
         Profile,
@@ -134,16 +134,16 @@ USER_PROFILES = app.topic(
 )
 
 ENRICHED_EVENTS = app.topic(
-    "enriched-events",
+    f"{options.prefix}enriched-events",
     contract=Contract.of("enriched-events", EnrichedEvent, key_type=str, key_field="user_id"),
 )
 
 USER_SESSIONS = app.topic(
-    "user-sessions",
+    f"{options.prefix}user-sessions",
     contract=Contract.of("user-sessions", UserSession, key_type=str, key_field="user_id"),
 )
 
 EVENT_COUNTS = app.topic(
-    "event-counts",
+    f"{options.prefix}event-counts",
     contract=Contract.of("event-counts", EventCount, key_type=str, key_field="user_id"),
 )

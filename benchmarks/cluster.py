@@ -16,7 +16,7 @@ from engine.edges import Transaction
 from engine.kafka.plain import PlainOutlet
 from engine.partitioner import Partitioner
 from engine.record import TP, Output
-from tests.broker import observer
+from engine.torture import observer
 
 PARTITIONS = 4
 _CHUNK = 20_000

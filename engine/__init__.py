@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from engine.contracts.contract import Rule as Rule
     from engine.contracts.limits import Limits as Limits
     from engine.errors import HeadraceError as HeadraceError
+    from engine.policy import retry as retry
     from engine.security import Secret as Secret
     from engine.security import Security as Security
     from engine.stream import Event as Event
@@ -35,6 +36,7 @@ __all__ = [
     "Topic",
     "Window",
     "read_options",
+    "retry",
 ]
 
 _PLACES = {
@@ -50,6 +52,7 @@ _PLACES = {
     "Topic": "engine.topic",
     "Window": "engine.table",
     "read_options": "engine.config",
+    "retry": "engine.policy",
 }
 
 

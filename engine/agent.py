@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from engine.context import Context, current
 from engine.errors import AgentFailed, ConfigError
 from engine.feed import Feed
+from engine.policy import OnError, policy_of
 from engine.stream import AfterMove, BeforeMove, Move, Probe, ProbedError, Stream
 from engine.topic import Topic
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
     from engine.clock import Clock
     from engine.outbox import Outbox
-
-OnError = Literal["dead_letter", "stop", "skip"]
 
 Stage = Literal["whole", "before", "after"]
 """Which part of an agent runs: all of it, or the part before or after its ``group_by``."""
@@ -32,8 +31,9 @@ class Agent:
         topics: what it reads; several topics must be co-partitioned.
         sinks: topics, other agents, or functions (sync or async) that get each yielded value.
         tables: tables it uses that cannot be seen in its code.
-        on_error: what becomes of an event on which it raises (after ``retries`` more tries):
-            ``dead_letter``, ``skip``, or ``stop`` the worker.
+        on_error: what becomes of an event on which it raises, after ``retries`` more tries:
+            ``dead_letter``, ``skip``, ``stop`` (its task), or a policy that says more
+            (:func:`engine.policy.retry`).
     """
 
     def __init__(  # noqa: PLR0913
@@ -52,8 +52,7 @@ class Agent:
         self.topics = tuple(topics)
         self.sinks = tuple(sinks)
         self.tables = tuple(tables)
-        self.on_error = on_error
-        self.retries = retries
+        self.policy = policy_of(on_error, retries)
         self._probed = False
         self._move: Move | None = None
         self.__doc__ = fun.__doc__

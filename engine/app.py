@@ -20,12 +20,13 @@ from faust.models.base import Model
 from mode import Service
 
 from engine import config as configuration
-from engine.agent import Agent, OnError
+from engine.agent import Agent
 from engine.contracts.contract import Contract
 from engine.errors import ConfigError, HeadraceError
 from engine.kafka import kafka_edges
 from engine.loop import Engine
 from engine.partitioner import Partitioner
+from engine.policy import OnError
 from engine.table import SessionTable, Table, TableHandle
 from engine.topic import Topic, TopicConfig
 from engine.topology import Topology, build
@@ -226,7 +227,8 @@ class App(faust.App):
             channel: the topic it reads (or a list of them, or a topic's name).
             sink: topics, agents or functions that get each value it yields.
             tables: tables it uses that its code does not name.
-            on_error: what becomes of an event on which it raises: see :class:`engine.agent.Agent`.
+            on_error: what becomes of an event on which it raises: ``"dead_letter"``, ``"skip"``,
+                ``"stop"``, or tries before that: ``retry(3, backoff=0.2).then("stop")``.
         """
         if concurrency != 1:
             raise ConfigError(
@@ -351,8 +353,7 @@ class App(faust.App):
         """The engine of this process; made at the first look."""
         if self._engine is None:
             config, topology = self.settings(), self.topology()
-            groups = [[topic.name for topic in part.inputs] for part in topology.parts]
-            self._engine = Engine(config, topology, kafka_edges(config, groups))
+            self._engine = Engine(config, topology, kafka_edges(config, topology.parts))
         return self._engine
 
     @property

@@ -7,7 +7,8 @@ A new task goes through four steps, in this order (reliability depends on it):
 3. start the agents;
 4. seek the inputs to the committed positions, and only then do records flow.
 
-Steps 2 to 4 run beside the loop: tasks that were here before work on meanwhile.
+Steps 2 to 4 run beside the loop: tasks that were here before work on meanwhile. A task that was a
+standby here has most of step 2 behind it.
 """
 
 from __future__ import annotations
@@ -17,25 +18,25 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from engine import recovery
+from engine.parking import Parking, TaskKey
 from engine.record import TP
-from engine.task import Poison, State, Task
+from engine.standby import Standbys
+from engine.task import State, Task
+from engine.verdicts import Verdicts
 from tables.errors import StoreCorrupted, StoreLocked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from engine.config import Config
-    from engine.edges import Edges, Position
-    from engine.errors import AgentFailed
+    from engine.edges import Assigned, Edges, Position
     from engine.metrics import Metrics
-    from engine.topology import SubTopology, Topology
+    from engine.topology import Topology
 
 log = logging.getLogger(__name__)
 
 RESTORES_AT_ONCE = 4
 LOCK_WAIT_S = 10.0
-
-TaskKey = tuple[str, int]
 
 
 def _name(key: TaskKey) -> str:
@@ -46,7 +47,8 @@ class Assignment:
     """The tasks of one worker.
 
     Attributes:
-        poison: events to keep from agents, with the errors that they raised on them.
+        verdicts: what is known about events that fail.
+        parking: tasks that stand still.
     """
 
     def __init__(
@@ -58,13 +60,15 @@ class Assignment:
         partitions_of: Callable[[str], int],
     ) -> None:
         self.tasks: dict[TaskKey, Task] = {}
-        self.poison: dict[Poison, AgentFailed] = {}
-        self._topology = topology
+        self.verdicts = Verdicts()
+        self.parking = Parking(edges, metrics)
         self._edges = edges
         self._metrics = metrics
         self._config = config
         self._partitions_of = partitions_of
+        self._parts = {part.name: part for part in topology.parts}
         self._part_of = {topic.name: part for part in topology.parts for topic in part.inputs}
+        self._standbys = Standbys(edges, metrics, self._open)
         self._wanted: set[TaskKey] = set()
         self._membership: Any = None
         self._begins: dict[TaskKey, dict[TP, Position | None]] = {}  # of those that are coming
@@ -89,7 +93,7 @@ class Assignment:
         """Say whether the group still has us as it had when we took these tasks."""
         return bool(self._edges.source.membership() == self._membership)
 
-    async def take(self, assigned: set[TP], membership: Any) -> None:
+    async def take(self, assigned: Assigned) -> None:
         """Become the owner of exactly these partitions, as the member that they were given to.
 
         A task that was here before is kept only if its positions are still the ones it committed:
@@ -99,8 +103,10 @@ class Assignment:
         Raises:
             BrokerError: the committed positions cannot be read.
         """
-        wanted = {(self._part_of[tp.topic].name, tp.partition) for tp in assigned}
+        wanted = self._keys(assigned.active)
         self._wanted = wanted
+        self.parking.keep(wanted)
+        await self._standbys.rest()
         await self.drop([key for key in self.tasks if key not in wanted])
         self._metrics.tasks(len(wanted))
         if self.tasks:
@@ -110,15 +116,19 @@ class Assignment:
             if stale:
                 log.warning("out of date, restored anew: %s", ", ".join(map(_name, stale)))
                 await self.drop(stale)
-        self._membership = membership
+        self._membership = assigned.membership
         for key, task in self.tasks.items():
-            task.membership = membership
+            task.membership = assigned.membership
             if key not in self._coming:
                 self._flow_on(task)
-        new = [key for key in sorted(wanted) if key not in self.tasks]
+        new = self._lacking()
         if new:
             log.info("new tasks: %s", ", ".join(map(_name, new)))
             await self.create(new)
+        await self._standbys.keep(self._keys(assigned.standby) - wanted)
+
+    def _keys(self, tps: Iterable[TP]) -> set[TaskKey]:
+        return {(self._part_of[tp.topic].name, tp.partition) for tp in tps}
 
     def _is_current(self, key: TaskKey, committed: dict[TP, Position | None]) -> bool:
         """Say whether a task, at work or still being restored, has all that was committed."""
@@ -138,18 +148,18 @@ class Assignment:
         Raises:
             BrokerError: the committed positions cannot be read.
         """
-        parts = {part.name: part for part in self._topology.parts}
         inputs = {
-            (name, number): [TP(topic.name, number) for topic in parts[name].inputs]
+            (name, number): [TP(topic.name, number) for topic in self._parts[name].inputs]
             for name, number in keys
         }
         every = [tp for tps in inputs.values() for tp in tps]
+        await self._edges.outlet.own([_name(key) for key in inputs])
         committed = await self._edges.source.positions(every)
         fresh = [tp for tp in every if committed.get(tp) is None]
         bounds = await self._edges.log.bounds(fresh)
         for key, tps in inputs.items():
             at = {tp: committed.get(tp) for tp in tps}
-            task = await self._open(parts[key[0]], key[1])
+            task = self._standbys.give(key) or await self._open(key)
             for tp in tps:
                 if at[tp] is None:
                     task.inbox.inputs[tp].begin(*bounds[tp])
@@ -160,8 +170,9 @@ class Assignment:
                 self._bring_up(key, task, at), name=f"restore-{task.id}"
             )
 
-    async def _open(self, part: SubTopology, number: int) -> Task:
+    async def _open(self, key: TaskKey) -> Task:
         """Make the task on its store; an earlier owner in this process may still be closing it."""
+        part, number = self._parts[key[0]], key[1]
         deadline = self._edges.clock.elapsed_ms() + 1000 * LOCK_WAIT_S
         while True:
             try:
@@ -171,7 +182,7 @@ class Assignment:
                     edges=self._edges,
                     metrics=self._metrics,
                     partitions_of=self._partitions_of,
-                    poison=self.poison,
+                    verdicts=self.verdicts,
                     end_marks=self._config.end_marks,
                     window_headers=self._config.window_headers,
                 )
@@ -184,27 +195,24 @@ class Assignment:
         """Steps 2 to 4."""
         async with self._restores:
             try:
-                await self._fill(task, at)
+                await recovery.restore([task], at, self._edges.log, self._metrics)
             except StoreCorrupted as error:
                 log.warning("task %s: %s", task.id, error)
                 task.store.clear()
-                await self._fill(task, at)
+                await recovery.restore([task], at, self._edges.log, self._metrics)
         task.start(at)
         del self._coming[key]
         for tp, each in task.inbox.inputs.items():
             self._edges.source.seek(tp, each.received)
         self._edges.source.wake()
 
-    async def _fill(self, task: Task, at: dict[TP, Position | None]) -> None:
-        task.open_tables()
-        await recovery.restore(task, at, self._edges.log, self._metrics)
-
     def raise_failed(self) -> None:
-        """Raise what a task raised while it was coming up."""
+        """Raise what a task raised while it was coming up, or a standby while it followed."""
         for key, coming in list(self._coming.items()):
             if coming.done():
                 del self._coming[key]
                 coming.result()
+        self._standbys.raise_failed()
 
     async def hold(self) -> None:
         """Let every task finish its event in hand and take no more."""
@@ -237,7 +245,33 @@ class Assignment:
         await self.drop(
             [key for key in (self.tasks if keys is None else keys) if key in self.tasks]
         )
-        await self.create(sorted(self._wanted - self.tasks.keys()))
+        await self.create(self._lacking())
+
+    def _lacking(self) -> list[TaskKey]:
+        """Return the tasks that should be here and are not, but for those that stand still."""
+        return sorted(self._wanted - self.tasks.keys() - self.parking.parked.keys())
+
+    def parked_inputs(self) -> list[TP]:
+        """Return the inputs of the tasks that stand still."""
+        parked = self.parking.parked
+        return [TP(t, number) for name, number in parked for t in self._inputs_of(name)]
+
+    def _inputs_of(self, part: str) -> list[str]:
+        return [topic for topic, owner in self._part_of.items() if owner.name == part]
+
+    def readers_of(self, topics: Collection[str]) -> list[Task]:
+        """Return the tasks that read one of these topics."""
+        parts = {self._part_of[topic].name for topic in topics if topic in self._part_of}
+        return [task for task in self.tasks.values() if task.part.name in parts]
+
+    def key_of(self, task: Task) -> TaskKey:
+        """Return the key of a task."""
+        return task.part.name, task.partition
+
+    async def close(self) -> None:
+        """Close all tasks and standbys."""
+        await self.drop(list(self.tasks))
+        await self._standbys.close()
 
     def forget_store(self, path: object) -> None:
         """Empty the store in a directory that cannot be read; its task restores it."""

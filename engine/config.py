@@ -17,6 +17,7 @@ from engine.errors import ConfigError
 from engine.security import Security, decode_field, make_security
 
 Guarantee = Literal["exactly_once", "at_least_once"]
+Producers = Literal["worker", "task"]
 Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
 Options = TypeVar("Options", bound=msgspec.Struct)
 
@@ -32,7 +33,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         transaction_timeout_ms: after it the broker aborts the open transaction of a dead worker.
         session_timeout_ms: without a heartbeat for so long, a worker's tasks go to the others.
         state_dir: where the stores are; each worker of a machine needs its own.
-        instance: a stable name of this worker; the default is one kept in ``state_dir``.
+        instance: a stable name of this worker, which no other one has (``group.instance.id``); the
+            default is one kept in ``state_dir``. A worker that was given one does not leave the
+            group when it stops: its tasks wait for it, for ``session_timeout_ms``.
+        producers: transactions are the ``worker``'s, all its tasks in one, or each ``task``'s.
+        standby_replicas: so many other workers keep a warm copy of each task's tables.
+        rack: where this worker runs: the copies of a task are spread over racks.
         partitions, replicas, retention_ms, segment_ms, min_insync: for topics that are created.
         compression: of everything that is produced.
         fetch_bytes: at most so much is asked for a partition at a time.
@@ -54,6 +60,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     session_timeout_ms: int = 10_000
     state_dir: Path = Path(".headrace")
     instance: str = ""
+    producers: Producers = "worker"
+    standby_replicas: int = 0
+    rack: str = ""
     partitions: int = 12
     replicas: int = 3
     retention_ms: int = 7 * 86_400_000
@@ -75,6 +84,7 @@ _BOUNDS: tuple[tuple[str, int, int, str], ...] = (
     ("commit_interval_ms", 1, 60_000, "ms"),
     ("transaction_timeout_ms", 1_000, 900_000, "ms"),
     ("session_timeout_ms", 1_000, 1_800_000, "ms"),
+    ("standby_replicas", 0, 10, "copies"),
     ("partitions", 1, 100_000, "partitions"),
     ("replicas", 1, 100, "replicas"),
     ("min_insync", 1, 100, "replicas"),
@@ -108,6 +118,10 @@ def validate(config: Config) -> Config:
         raise ConfigError(
             f"app id {config.id!r}: use 1 to 100 of letters, digits, '.', '_' and '-' "
             "(it names the consumer group and topics)"
+        )
+    if config.instance and not _ID.fullmatch(config.instance):
+        raise ConfigError(
+            f"instance {config.instance!r}: use 1 to 100 of letters, digits, '.', '_' and '-'"
         )
     if "@" in config.broker:
         raise ConfigError(
@@ -184,6 +198,11 @@ def cache_dir() -> Path | None:
     """Return where downloads are kept (``HEADRACE_CACHE``), or None for the default."""
     value = os.environ.get("HEADRACE_CACHE")
     return Path(value) if value else None
+
+
+def crash_at() -> str:
+    """Return the place to crash at (``HEADRACE_CRASH_AT``); see engine/crashpoint.py."""
+    return os.environ.get("HEADRACE_CRASH_AT", "")
 
 
 def in_ci() -> bool:

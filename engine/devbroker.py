@@ -249,14 +249,16 @@ def kafka_available(*, cache: Path | None = None) -> str | None:
     return None
 
 
-def start_kafka(
+def start_kafka(  # noqa: PLR0913
     directory: Path,
     *,
     progress: Callable[[str], None] = lambda _: None,
     overrides: Mapping[str, str] = MappingProxyType({}),
+    doors: Mapping[str, tuple[int, int]] = MappingProxyType({}),
     port: int | None = None,
     cache: Path | None = None,
     fast_start: bool = True,
+    heap_mb: int = 512,
 ) -> DevBroker:
     """Start Apache Kafka: one node, broker and controller in one, on loopback.
 
@@ -266,10 +268,13 @@ def start_kafka(
         directory: Its settings, data and log; made if missing.
         progress: Is told what takes long.
         overrides: Settings of the broker, over the ones here.
+        doors: More listeners, by name (upper-case): the port to listen on, and the one to tell the
+            clients that come in there, where a proxy may be.
         port: Where to listen; a free one if None.
         cache: Where fetched jars are kept; ``~/.cache/headrace`` if None.
         fast_start: Leave out the JVM's second compiler. That pays for some millions of records;
             a broker that is to run for long is better off with it.
+        heap_mb: The most that the JVM's heap may grow to (MB).
 
     Raises:
         BrokerUnavailable: Java or Maven is missing, or the jars could not be fetched.
@@ -287,16 +292,37 @@ def start_kafka(
         **_KAFKA_SETTINGS,
         "listeners": f"BROKER://{_HOST}:{port},CONTROLLER://{_HOST}:{controller}",
         "controller.quorum.voters": f"1@{_HOST}:{controller}",
+        **_doors(doors, port, controller),
         **overrides,
     }
     text = "".join(f"{key}={value}\n" for key, value in settings.items())
     (directory / "server.properties").write_text(text)
     (directory / "log4j2.properties").write_text(_LOG4J2)
-    jvm = [java, "-Xmx512m", "-XX:+UseSerialGC", "-Dlog4j2.configurationFile=log4j2.properties"]
+    jvm = [
+        java,
+        f"-Xmx{heap_mb}m",
+        "-XX:+UseSerialGC",
+        "-Dlog4j2.configurationFile=log4j2.properties",
+    ]
     jvm += [*(["-XX:TieredStopAtLevel=1"] if fast_start else []), "-cp", f"{libs}/*"]
     _format(directory, jvm)
     argv = (*jvm, "kafka.Kafka", "server.properties")
     return DevBroker(_Recipe(f"Apache Kafka {KAFKA_VERSION}", argv, directory, port, durable=True))
+
+
+def _doors(doors: Mapping[str, tuple[int, int]], port: int, controller: int) -> dict[str, str]:
+    """Return the settings of a broker with more listeners than the two it needs."""
+    if not doors:
+        return {}
+    own = [f"BROKER://{_HOST}:{port}", f"CONTROLLER://{_HOST}:{controller}"]
+    listening = [f"{name}://{_HOST}:{here}" for name, (here, _) in doors.items()]
+    told = [f"{name}://{_HOST}:{there}" for name, (_, there) in doors.items()]
+    names = ["BROKER", "CONTROLLER", *doors]
+    return {
+        "listeners": ",".join([*own, *listening]),
+        "advertised.listeners": ",".join([own[0], *told]),
+        "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in names),
+    }
 
 
 def start_tansu(directory: Path, *, port: int | None = None) -> DevBroker:

@@ -32,10 +32,26 @@ class Transaction(NamedTuple):
         positions: the input offsets that they stand for.
         membership: the group membership under which the work was done; a coordinator that has
             given the partitions to somebody else refuses it.
+        task: whose work it is (of several: the first one's).
     """
 
     rows: Mapping[TP, list[Output]]
     positions: Mapping[TP, Position]
+    membership: Any
+    task: str = ""
+
+
+class Assigned(NamedTuple):
+    """What the group gives a worker.
+
+    Attributes:
+        active: the inputs that it is to read, and nobody else.
+        standby: inputs whose tasks it is to keep a copy of.
+        membership: what proves that it is so.
+    """
+
+    active: frozenset[TP]
+    standby: frozenset[TP]
     membership: Any
 
 
@@ -47,7 +63,7 @@ class Source(Protocol):
         topics: Collection[str],
         *,
         revoked: Callable[[], Awaitable[None]],
-        assigned: Callable[[set[TP]], None],
+        assigned: Callable[[Assigned], None],
     ) -> None:
         """Join the group. ``revoked`` is awaited before a rebalance, ``assigned`` told after it."""
         ...
@@ -85,9 +101,18 @@ class Outlet(Protocol):
     """The producer's side."""
 
     transactional: bool
+    per_task: bool
+    """Whether each task's work is a transaction of its own."""
 
     async def open(self) -> None:
         """Become the one and only producer of our id: older ones are fenced from here on."""
+        ...
+
+    async def own(self, tasks: Collection[str]) -> None:
+        """Become the one and only producer of these tasks, where each has one of its own.
+
+        It comes before their positions are read: whoever had them can commit nothing from here on.
+        """
         ...
 
     async def commit(self, transaction: Transaction) -> dict[TP, int]:
@@ -118,14 +143,24 @@ class Outlet(Protocol):
 
 
 class Log(Protocol):
-    """Reading a partition by hand, committed records only: how changelogs are restored."""
+    """Reading partitions by hand, committed records only: how changelogs are restored."""
 
-    async def bounds(self, tps: Collection[TP]) -> dict[TP, tuple[int, int]]:
-        """Return the first offset and the end (high watermark) of each partition."""
+    async def bounds(
+        self, tps: Collection[TP], *, stable: bool = False
+    ) -> dict[TP, tuple[int, int]]:
+        """Return the first offset and the end of each partition.
+
+        Args:
+            stable: the end is the last stable offset, which no open transaction holds up; else it
+                is the high watermark.
+        """
         ...
 
-    def read(self, tp: TP, start: int, end: int) -> AsyncIterator[Batch]:
-        """Yield the committed records in [start, end); ends when the position is at ``end``."""
+    def read(self, spans: Mapping[TP, tuple[int, int]]) -> AsyncIterator[Batch]:
+        """Yield the committed records in [start, end) of each partition, as they come.
+
+        Ends when every position is at its end.
+        """
         ...
 
     async def close(self) -> None:

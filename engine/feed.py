@@ -28,8 +28,8 @@ class Feed:
     """
 
     __slots__ = (
-        "_clock", "_done", "_due", "_hold", "_open", "_resume", "_run", "_tick", "_waiter", "busy",
-        "context", "handed_over", "pausing", "quiet",
+        "_clock", "_done", "_due", "_hold", "_open", "_resume", "_run", "_tick", "_waiter",
+        "_whole", "busy", "context", "handed_over", "pausing", "quiet", "singly",
     )  # fmt: skip
 
     def __init__(self, context: Context, clock: Clock, quiet: Callable[[], None]) -> None:
@@ -38,6 +38,8 @@ class Feed:
         self.busy = False
         self.pausing = False
         self.handed_over = False  # what is held was given to the agent: leaving the loop ends it
+        self.singly: dict[TP, tuple[int, int]] = {}  # between which ``take`` yields them one by one
+        self._whole = False  # runs are taken whole
         self._clock = clock
         self._done: dict[TP, int] = {}
         self._hold: dict[TP, int] = {}
@@ -91,6 +93,7 @@ class Feed:
     async def runs(self) -> AsyncIterator[Run]:
         """Yield whole runs (``stream.batches()``)."""
         context = self.context
+        self._whole = True
         while True:
             if self._open:  # an earlier iteration was left: what it left of its run
                 assert context.run is not None
@@ -146,6 +149,24 @@ class Feed:
         run = self.context.run
         assert run is not None
         self._hold.setdefault(run.tp, run.offsets[self.context.index])
+
+    def in_hand(self) -> dict[TP, tuple[int, int]]:
+        """Return the first and last offset of the events that the agent has in hand, by input."""
+        run, index = self.context.run, self.context.index
+        if run is None or not run.offsets:
+            return {}
+        last = run.offsets[index]
+        if self._whole:
+            return {run.tp: (run.offsets[0], last)}
+        held = {tp: (first, self._done.get(tp, first + 1) - 1) for tp, first in self._hold.items()}
+        return {**held, run.tp: (self._hold.get(run.tp, last), last)}
+
+    def alone(self) -> bool:
+        """Say whether the event in hand must not share a chunk with the next one."""
+        run = self.context.run
+        assert run is not None
+        first, last = self.singly.get(run.tp, (0, -1))
+        return first <= run.offsets[self.context.index] <= last
 
     def release(self) -> None:
         """Let the position move on to what has been dealt with."""

@@ -12,11 +12,13 @@ import asyncio
 import contextlib
 import gc
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from engine import crashpoint
 from engine.assignment import Assignment
 from engine.checkpoint import Checkpoint
 from engine.errors import (
+    AccessDenied,
     AgentFailed,
     BrokerError,
     CommitRefused,
@@ -26,15 +28,16 @@ from engine.errors import (
     RecordRefused,
 )
 from engine.metrics import Metrics
-from engine.task import State
+from engine.task import State, TaskCut
 from tables.errors import StoreCorrupted
 
 if TYPE_CHECKING:
     from engine.config import Config
-    from engine.edges import Edges
+    from engine.edges import Assigned, Edges
     from engine.record import TP
-    from engine.task import Poison, Task
+    from engine.task import Task
     from engine.topology import Topology
+    from engine.verdicts import Ruling
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +48,8 @@ SHARE_RECORDS = 100
 REVOKE_BUDGET_S = 20.0
 HOLD_BUDGET_S = 10.0
 RETRY_S = 0.2
-FAILURES_MAX = 10_000
+RETRY_MOST_S = 5.0
+DENIED_S = 2.0
 
 
 class Engine:
@@ -67,11 +71,11 @@ class Engine:
         self.assignment: Assignment
         self.ready = asyncio.Event()
         self._partitions: dict[str, int] = {}
-        self._assigned: tuple[set[TP], Any] | None = None  # and the membership they come with
+        self._assigned: Assigned | None = None
+        self._moving = False  # between a rebalance's begin and its end nothing can be committed
         self._stopping = False
         self._doubt: Exception | None = None
         self._turn = asyncio.Lock()  # commits, rebalances and recoveries, one at a time
-        self._failures: dict[Poison, int] = {}
         self._turns = 0
         self._handed = 0  # records that the last round gave to the tasks
         self._uncut = 0  # records given to the tasks since the last cut
@@ -87,6 +91,9 @@ class Engine:
             while not self._stopping:
                 await self.step()
             await self._last_commit()
+            crashpoint.reach("shutdown")
+            for stopped in self.assignment.parking.stopped():
+                raise stopped  # again: whoever started the worker sees it in how it ends
         finally:
             await self.close()
 
@@ -95,6 +102,8 @@ class Engine:
         try:
             if self._assigned is not None:
                 await self._rebalance()
+            if self.assignment.parking.parked:
+                await self._try_parked()
             batches = await self.edges.source.poll(self._patience_ms(), full=self._full())
             for batch in batches:
                 task = self.assignment.task_of(batch.tp)
@@ -188,7 +197,7 @@ class Engine:
     async def close(self) -> None:
         """Leave: tasks first, then the group, then the connections."""
         if hasattr(self, "assignment"):  # else it never came so far
-            await self.assignment.drop(list(self.assignment.tasks))
+            await self.assignment.close()
         await self.edges.source.close()
         await self.edges.outlet.close()
         await self.edges.log.close()
@@ -214,7 +223,8 @@ class Engine:
 
     def _backed_up(self) -> bool:
         """Say whether so much waits to be committed that no more must be added."""
-        return self.checkpoint.in_flight and self._uncut >= self.config.outbox_records
+        waiting = self.checkpoint.in_flight or self._moving
+        return waiting and self._uncut >= self.config.outbox_records
 
     def _patience_ms(self) -> int:
         """How long a poll may wait: not at all while there is work, and not beyond the commit.
@@ -223,7 +233,7 @@ class Engine:
         """
         if self._handed:
             return 0
-        if self.checkpoint.in_flight:
+        if self.checkpoint.in_flight or self._moving:
             return IDLE_POLL_MS
         waited = self.edges.clock.elapsed_ms() - self.checkpoint.last_ms
         return max(1, min(IDLE_POLL_MS, int(self.config.commit_interval_ms - waited)))
@@ -231,25 +241,47 @@ class Engine:
     def _full(self) -> list[TP]:
         """Return the inputs that must not be polled now: they hold enough."""
         limit = self.config.inbox_records
-        return [tp for task in self.assignment.working() for tp in task.inbox.full(limit)]
+        full = [tp for task in self.assignment.working() for tp in task.inbox.full(limit)]
+        return full + self.assignment.parked_inputs()
 
     def _commit_is_due(self) -> bool:
-        if self.checkpoint.in_flight:
+        if self.checkpoint.in_flight or self._moving or self._assigned is not None:
             return False
         waited = self.edges.clock.elapsed_ms() - self.checkpoint.last_ms
-        return waited >= self.config.commit_interval_ms or self._uncut >= self.config.outbox_records
+        if waited >= self.config.commit_interval_ms or self._uncut >= self.config.outbox_records:
+            return True
+        return any(task.spent for task in self.assignment.working())
 
     async def _commit(self) -> None:
         async with self._turn:
             self._uncut = 0
             await self.checkpoint.begin(self.assignment.working())
 
+    async def commit_now(self, wait_s: float) -> bool:
+        """Commit what is done, beside :meth:`step`, and say whether that went well."""
+        try:
+            async with self._turn:
+                await self.checkpoint.begin(self.assignment.working(), wait_s=wait_s)
+                await self.checkpoint.landed()
+        except (HeadraceError, StoreCorrupted) as error:
+            await self._answer(error)
+            return False
+        return True
+
     # -- rebalances --------------------------------------------------------------------------
 
     async def _on_revoked(self) -> None:
-        """Before a rebalance: commit what is done, while it is still ours. Must not raise."""
+        """Before a rebalance: commit what is done, while it is still ours. Must not raise.
+
+        While the group makes up its mind, the tasks go on with what they have: most stay here. What
+        they do is committed under the new generation, or dropped with those that have gone.
+        """
+        crashpoint.reach("revoke")
+        self._moving = True
         try:
             await self._commit_all()
+            for task in self.assignment.working():
+                task.release()
         except TimeoutError:
             self._doubt = CommitUnknown("the commit before a rebalance did not end in time")
         except Exception as error:  # noqa: BLE001  kept for the loop: aiokafka would only log it
@@ -265,9 +297,10 @@ class Engine:
                 await self.checkpoint.begin(self.assignment.working())
                 await self.checkpoint.landed()
 
-    def _on_assigned(self, assigned: set[TP]) -> None:
+    def _on_assigned(self, assigned: Assigned) -> None:
         """After a rebalance: the loop takes it from here."""
-        self._assigned = assigned, self.edges.source.membership()
+        self._assigned = assigned
+        self._moving = False
 
     async def _rebalance(self) -> None:
         async with self._turn:
@@ -276,13 +309,13 @@ class Engine:
             assigned, self._assigned = self._assigned, None
             assert assigned is not None
             try:
-                await self.assignment.take(*assigned)
+                await self.assignment.take(assigned)
             except BrokerError:
                 self._try_again_with(assigned)
                 raise
             self.ready.set()
 
-    def _try_again_with(self, assigned: tuple[set[TP], Any]) -> None:
+    def _try_again_with(self, assigned: Assigned) -> None:
         """Take an assignment up later, unless there is a newer one by now."""
         if self._assigned is None:
             self._assigned = assigned
@@ -304,6 +337,12 @@ class Engine:
             match error:
                 case AgentFailed():
                     await self._answer_agents()
+                case RecordRefused(cut=TaskCut(task=task) as cut):
+                    self.metrics.commit_failed("record refused")
+                    self._rule(task, self.assignment.verdicts.on_refusal(cut, error), error)
+                    await self._start_over()
+                case AccessDenied():
+                    await self._answer_denied(error)
                 case CommitRefused():
                     log.warning("%s; going back to the last commit", error)
                     self.metrics.commit_failed("refused")
@@ -323,12 +362,23 @@ class Engine:
                 case _:
                     raise error
 
+    async def _answer_denied(self, error: AccessDenied) -> None:
+        """Let those tasks wait that a missing permission concerns; all, if it is everybody's."""
+        log.error("%s", error)
+        concerned = error.tasks or self.assignment.readers_of(error.topics)
+        for task in concerned:
+            self.assignment.parking.wait(self.assignment.key_of(task), error)
+        if not concerned:
+            await asyncio.sleep(DENIED_S)
+        await self._start_over()
+
     async def _start_over(self) -> None:
         """Drop what is in memory, fence our own past, go on from the committed positions."""
         self._doubt = None
         await self.checkpoint.abandon()
         self.checkpoint = Checkpoint(self.edges, self.metrics)
         await self.assignment.drop(list(self.assignment.tasks))
+        pause_s = RETRY_S
         while not self._stopping:
             try:
                 await self.edges.outlet.open()
@@ -336,8 +386,9 @@ class Engine:
                 if self._assigned is None and self.assignment.is_member():
                     await self.assignment.renew()
             except BrokerError as error:
-                log.warning("%s; trying again", error)
-                await asyncio.sleep(RETRY_S)
+                log.warning("%s; trying again in %g s", error, pause_s)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, RETRY_MOST_S)
             else:
                 return
 
@@ -347,37 +398,34 @@ class Engine:
             key: task for key, task in self.assignment.tasks.items() if task.state is State.FAILED
         }
         for task in failed.values():
-            self._judge(task)
+            error = task.failure
+            assert error is not None
+            if isinstance(error.cause, StoreCorrupted):  # no fault of the agent's or the event's
+                log.warning("task %s: %s", task.id, error.cause)
+                task.store.clear()
+                continue
+            self.metrics.agent_failed(error.agent)
+            self._rule(task, self.assignment.verdicts.on_failure(task), error)
         try:
             await self.checkpoint.landed()
             await self.assignment.renew(failed)
-        except (BrokerError, CommitRefused, CommitUnknown) as error:
+        except (BrokerError, CommitRefused, CommitUnknown, RecordRefused) as error:
             log.warning("%s; going back to what the broker has committed", error)
             await self._start_over()
 
-    def _judge(self, task: Task) -> None:
-        """Count a failure; poison the event once its retries are used up."""
-        error, at = task.failure, task.failed_at
-        assert error is not None
-        if isinstance(error.cause, StoreCorrupted):  # no fault of the agent's, nor of the event's
-            log.warning("task %s: %s", task.id, error.cause)
-            task.store.clear()
-            return
-        self.metrics.agent_failed(error.agent)
-        agent = next(n.agent for n in task.part.nodes if n.agent.name == error.agent)
-        if at is None or agent.on_error == "stop":
-            raise error from error.cause
-        if len(self._failures) > FAILURES_MAX:  # of events that succeeded later
-            self._failures.clear()
-        tries = self._failures[at] = self._failures.get(at, 0) + 1
-        if tries <= agent.retries:
-            log.warning("%s (%s); try %d of %d follows", error, type(error.cause).__name__,
-                        tries, agent.retries)  # fmt: skip
-            return
-        self._failures.pop(at)
-        self.assignment.poison[at] = error
-        what = "goes to the dead letters" if agent.on_error == "dead_letter" else "is skipped"
-        log.error("%s; the event %s", error, what, exc_info=error.cause)
+    def _rule(self, task: Task, ruling: Ruling, error: Exception) -> None:
+        """Let a task stand still, if that is the ruling."""
+        key = self.assignment.key_of(task)
+        if ruling.stop:
+            self.assignment.parking.stop(key, ruling.error or error, ruling.stop)
+        elif ruling.pause_ms:
+            self.assignment.parking.wait(key, error, ruling.pause_ms)
+
+    async def _try_parked(self) -> None:
+        """Bring the tasks up again whose pause is over."""
+        if self.assignment.parking.due():
+            async with self._turn:
+                await self.assignment.renew([])
 
 
 def _check_changelog(name: str, width: int, partitions: dict[str, int]) -> None:

@@ -45,6 +45,9 @@ class Metrics:
         self._agent_errors = counter("agent_errors_total", "Exceptions in agents", "agent")
         self._late = gauge("late_records", "Events too late for their window, by table", "table")
         self._tasks = gauge("tasks", "Tasks of this worker")
+        self._parked = gauge("tasks_parked", "Tasks that stand still: stopped or waiting", "why")
+        self._letters = counter("dead_letters_total", "Dead letters, by input topic", "topic")
+        self._standbys = gauge("standbys", "Warm copies of other workers' tasks")
         self._restored = counter("records_restored_total", "Changelog records restored", "table")
         self.totals: dict[str, int] = {}
         """Plain sums by name, for progress displays."""
@@ -87,6 +90,19 @@ class Metrics:
     def tasks(self, count: int) -> None:
         """Say how many tasks the worker has."""
         self._tasks.set(count)
+
+    def parked(self, stopped: int, waiting: int) -> None:
+        """Say how many tasks stand still until a person acts, and how many for a while."""
+        self._parked.labels("stopped").set(stopped)
+        self._parked.labels("waiting").set(waiting)
+
+    def dead_letters(self, topic: str, count: int) -> None:
+        """Count dead letters on their way out; those of a commit that fails count again."""
+        self._letters.labels(topic).inc(count)
+
+    def standbys(self, count: int) -> None:
+        """Say how many tasks of others the worker keeps a copy of."""
+        self._standbys.set(count)
 
     def late(self, table: str, count: int) -> None:
         """Say how many events were too late for a table so far."""

@@ -16,12 +16,12 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from engine import position
+from engine import crashpoint, position
 from engine.record import TP
 from engine.task import TABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Mapping, Sequence
 
     from engine.edges import Log, Position
     from engine.metrics import Metrics
@@ -36,100 +36,100 @@ _SAY_EVERY = 100_000  # records
 
 
 class _Span:
-    """One topic partition to read into one table: [start, end)."""
+    """One topic partition to read into one task's table: [start, end)."""
 
-    def __init__(self, tp: TP, table: TableHandle, meta_key: bytes, start: int, end: int) -> None:
+    def __init__(self, task: Task, tp: TP, table: TableHandle, meta_key: bytes, end: int) -> None:
+        self.task = task
         self.tp = tp
         self.table = table
         self.meta_key = meta_key
-        self.start = start
         self.end = end
+        raw = task.store.get("headrace.meta", meta_key)
+        self.known = self.start = 0 if raw is None else int(raw)
 
 
 async def restore(
-    task: Task,
-    committed: dict[TP, Position | None],
+    tasks: Sequence[Task],
+    committed: Mapping[TP, Position | None],
     reader: Log,
     metrics: Metrics,
     *,
-    progress: Callable[[str, int, int], None] | None = None,
+    follow: bool = False,
 ) -> int:
-    """Restore all tables of a task; return how many records that took.
+    """Restore all tables of these tasks; return how many records that took.
 
     Args:
-        progress: told the task's id, records done, and records to do (an upper bound).
+        follow: stop before transactions that are still open; there will be another time.
     """
-    spans = await _spans(task, committed, reader)
+    spans = await _spans(tasks, committed, reader, follow=follow)
+    by_tp = {span.tp: span for span in spans}
     total = sum(max(0, span.end - span.start) for span in spans)
+    who = ", ".join(task.id for task in tasks)
     done = said = 0
-    for span in spans:
-        async for batch in reader.read(span.tp, span.start, span.end):
-            count = _apply(task, span, batch)
-            metrics.restored(span.table.name, count)
-            done += count
-            if done - said >= _SAY_EVERY:
-                said = done
-                log.info("task %s: restored %s of about %s records", task.id, f"{done:,}", total)
-                if progress is not None:
-                    progress(task.id, done, total)
-    if done:
-        log.info("task %s: restored %s records", task.id, f"{done:,}")
+    async for batch in reader.read({span.tp: (span.start, span.end) for span in spans}):
+        span = by_tp[batch.tp]
+        count = _apply(span, batch)
+        crashpoint.reach("restore")
+        metrics.restored(span.table.name, count)
+        done += count
+        if done - said >= _SAY_EVERY:
+            said = done
+            log.info("task %s: restored %s of about %s records", who, f"{done:,}", f"{total:,}")
+    if done and not follow:
+        log.info("task %s: restored %s records", who, f"{done:,}")
     return done
 
 
-async def _spans(task: Task, committed: dict[TP, Position | None], reader: Log) -> list[_Span]:
+async def _spans(
+    tasks: Sequence[Task], committed: Mapping[TP, Position | None], reader: Log, *, follow: bool
+) -> list[_Span]:
     """Find out what each table lacks."""
-    logged = {
-        TP(table.changelog.name, task.partition): table
+    tables = [
+        (task, table, TP((table.changelog or table.source).name, task.partition))  # type: ignore[union-attr]
+        for task in tasks
         for table in task.part.tables
-        if table.changelog is not None
-    }
-    sourced = {
-        TP(table.source.name, task.partition): table
-        for table in task.part.tables
-        if table.source is not None
-    }
-    bounds = await reader.bounds([*logged, *sourced])
+    ]
+    bounds = await reader.bounds([tp for _, _, tp in tables], stable=follow)
     spans = []
-    for tp, table in logged.items():
-        meta_key = f"changelog:{tp.topic}".encode()
-        spans.append(_Span(tp, table, meta_key, _known(task, meta_key), bounds[tp][1]))
-    for tp, table in sourced.items():
-        meta_key = f"source:{tp.topic}".encode()
-        at = committed.get(tp)
-        read = 0 if at is None else position.unpack(at).ahead.get(TABLE, at.offset)
-        end = min(read, bounds[tp][1])
-        spans.append(_Span(tp, table, meta_key, min(_known(task, meta_key), end), end))
-    if any(_foreign(span, bounds[span.tp]) for span in spans):
-        log.warning("task %s: its store does not fit the changelogs; restoring anew", task.id)
-        task.reset_store()
-        for span in spans:
-            span.start = 0
+    for task, table, tp in tables:
+        end = bounds[tp][1]
+        if table.changelog is not None:
+            spans.append(_Span(task, tp, table, f"changelog:{tp.topic}".encode(), end))
+        else:
+            at = committed.get(tp)
+            read = 0 if at is None else position.unpack(at).ahead.get(TABLE, at.offset)
+            span = _Span(task, tp, table, f"source:{tp.topic}".encode(), min(read, end))
+            span.known = span.start = min(span.known, span.end)
+            spans.append(span)
+    if follow and any(span.known > bounds[span.tp][1] for span in spans):
+        bounds = await reader.bounds([span.tp for span in spans])  # ahead of markers on their way?
+    foreign = {span.task.id for span in spans if _foreign(span, bounds[span.tp])}
     for span in spans:
+        if span.task.id in foreign:
+            span.start = 0
         span.start = max(span.start, bounds[span.tp][0])
+    for task in tasks:
+        if task.id in foreign:
+            log.warning("task %s: its store does not fit the changelogs; restoring anew", task.id)
+            task.store.clear()
     return spans
-
-
-def _known(task: Task, meta_key: bytes) -> int:
-    raw = task.store.get("headrace.meta", meta_key)
-    return 0 if raw is None else int(raw)
 
 
 def _foreign(span: _Span, bounds: tuple[int, int]) -> bool:
     """Say whether the store's offset can come from this topic as it is now."""
     begin, end = bounds
-    return span.start > end or 0 < span.start < begin
+    return span.known > end or 0 < span.known < begin
 
 
-def _apply(task: Task, span: _Span, batch: Batch) -> int:
+def _apply(span: _Span, batch: Batch) -> int:
     """Write one batch of a changelog, or of a table's topic, to the store."""
-    changes: list[Change] = [
-        (key, value) for key, value in zip(batch.keys, batch.values, strict=True) if key is not None
-    ]
-    if span.table.source is not None:
+    if span.table.source is None:
+        keys, values = batch.keys, batch.values
+    else:
         run, _ = span.table.source.decode(batch)
-        changes = [(k, v) for k, v in zip(run.keys, run.values, strict=True) if k is not None]
-    rows = task.tables[span.table.name].restore(changes)
+        keys, values = run.keys, run.values
+    changes: list[Change] = [(k, v) for k, v in zip(keys, values, strict=True) if k is not None]
+    rows = span.table.restored(changes)
     rows["headrace.meta"] = [(span.meta_key, b"%d" % batch.next_offset)]
-    task.store.write(rows)
+    span.task.store.write(rows)
     return len(batch)

@@ -9,10 +9,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from engine.errors import RecordRefused
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from engine.contracts.limits import Violation
     from engine.errors import AgentFailed
-    from engine.inbox import Refused
+    from engine.inbox import Piece, Refused
+    from engine.metrics import Metrics
+    from engine.outbox import Lane, Outbox
     from engine.record import Batch, Headers, Run
     from engine.topic import Topic
 
@@ -44,14 +50,58 @@ def dead_letter(topic: Topic, batch: Batch, index: int, violation: Violation) ->
 
 
 def failure_headers(topic: Topic, run: Run, index: int, error: AgentFailed) -> Headers:
-    """Return the headers of the dead letter for an event on which an agent raised."""
+    """Return the headers of the dead letter for an event that an agent could not bear."""
     cause = error.cause
+    message = f"agent {error.agent} raised"
+    if isinstance(cause, RecordRefused):
+        message = f"what agent {error.agent} made of it is refused: {cause.reason}"
     return (
         *run.headers[index],
         ("__streams.errors.exception", type(cause).__name__.encode()),
-        ("__streams.errors.message", f"agent {error.agent} raised".encode()),
+        ("__streams.errors.message", message.encode()),
         *_origin(topic.name, run.tp.partition, run.offsets[index]),
         ("__contract.name", topic.contract.name.encode()),
         ("__contract.version", topic.contract.version.encode()),
         ("__contract.rule", f"agent.{error.agent}".encode()),
+        ("__headrace.agent", error.agent.encode()),
+        ("__headrace.attempts", b"%d" % error.tries),
     )
+
+
+class DeadLetters:
+    """The dead letters of one task, on their way into its outbox: a topic beside each input."""
+
+    def __init__(
+        self, partition: int, topics: Iterable[Topic], outbox: Outbox, metrics: Metrics
+    ) -> None:
+        self._partition = partition
+        self._topics = {topic.name: topic for topic in topics}
+        self._outbox = outbox
+        self._metrics = metrics
+
+    def has(self, topic: str) -> bool:
+        """Say whether a topic is one of them."""
+        return any(topic == each.dead_letters for each in self._topics.values())
+
+    def _lane(self, topic: Topic) -> tuple[Lane, int]:
+        lane = self._outbox.lane(topic.dead_letters)
+        return lane, self._partition % lane.partitioner.partitions
+
+    def bury(self, piece: Piece, seen: int) -> None:
+        """Write what broke the contract, from offset ``seen`` on."""
+        topic = self._topics[piece.run.tp.topic]
+        lane, home = self._lane(topic)
+        count = 0
+        for offset, key, value, timestamp, headers in piece.refused:
+            if offset >= seen:
+                lane.put(key, value, timestamp, headers, partition=home)
+                count += 1
+        self._metrics.dead_letters(topic.name, count)
+
+    def add(self, run: Run, index: int, error: AgentFailed) -> None:
+        """Write an event that an agent could not bear."""
+        topic = self._topics[run.tp.topic]
+        lane, home = self._lane(topic)
+        headers = failure_headers(topic, run, index, error)
+        lane.put(run.keys[index], run.values[index], run.timestamps[index], headers, partition=home)
+        self._metrics.dead_letters(topic.name, 1)

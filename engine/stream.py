@@ -138,7 +138,8 @@ class Stream:
     def take(self, max_: int, within: float | None = None) -> Stream:
         """Yield lists of up to ``max_`` values, a shorter one after ``within`` seconds.
 
-        Events in the buffer are not done: after a crash they come again.
+        Events in the buffer are not done: after a crash they come again. Those of a list on which
+        the agent raises come one by one in the end, to find out which it is.
         """
 
         async def source() -> AsyncIterator[Any]:
@@ -152,7 +153,7 @@ class Stream:
                         feed.tick_in(within * 1000)
                     feed.hold()
                     taken.append(value)
-                    if len(taken) < max_:
+                    if len(taken) < max_ and not (feed.singly and feed.alone()):
                         continue
                 feed.no_tick()
                 if taken:

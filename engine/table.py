@@ -18,12 +18,12 @@ from engine.contracts.contract import Contract
 from engine.errors import ConfigError
 from engine.topic import Topic, TopicConfig
 from tables.codec import TEXT_KEYS, Codec, key_codec, value_codec
-from tables.session import Gap, Session, SessionPartition
+from tables.session import Gap, Session, SessionPartition, restored, sessions_codec
 from tables.table import KeyedPartition
 from tables.window import Aggregate, WindowPartition, Windows
 
 if TYPE_CHECKING:
-    from tables.store import Store
+    from tables.store import Change, Store
     from tables.window import Emission
 
 Seconds = float
@@ -102,6 +102,10 @@ class TableHandle:
     def open(self, store: Store, emit: Emit | None) -> Any:
         """Return this table's partition on a task's store."""
         raise NotImplementedError
+
+    def restored(self, changes: list[Change]) -> dict[str, list[Change]]:
+        """Return what a store must hold for these changelog records, by family."""
+        return {self.name: changes}
 
     def name_changelog(self, app_id: str) -> Topic | None:
         """Name the topic that the changes are logged to; a table that is a topic needs none."""
@@ -402,6 +406,7 @@ class SessionTable(TableHandle):
         if initial is None:
             raise ConfigError(f"session table {name!r} needs value_type= or initial=")
         self.gap = Gap(_ms(gap), _ms(grace))
+        self._codec = sessions_codec(self.value_type)
         self.aggregate = Aggregate(initial, reduce, merge, self.value_type)
 
     def open(self, store: Store, emit: Emit | None) -> SessionPartition:
@@ -416,6 +421,10 @@ class SessionTable(TableHandle):
             emit=emit,
             cache_entries=self.cache_entries,
         )
+
+    def restored(self, changes: list[Change]) -> dict[str, list[Change]]:
+        """Return what a store must hold for these changelog records: them, and their timers."""
+        return restored(self.name, changes, self._codec, self.gap)
 
     def update(self, key: Any, event: Any) -> None:
         """Reduce ``event`` into the session of its time; without a key it is dropped."""

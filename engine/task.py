@@ -30,6 +30,7 @@ from engine.inbox import Inbox, Input, Piece
 from engine.outbox import Outbox
 from engine.record import TP, Batch, Output, Run
 from engine.results import result_writer
+from engine.verdicts import Poison, Verdicts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -69,22 +70,23 @@ MOVES: dict[State, frozenset[State]] = {
 }
 
 
-class Poison(NamedTuple):
-    """An event that an agent must not get again, and why."""
-
-    agent: str
-    tp: TP
-    offset: int
-
-
 class TaskCut(NamedTuple):
-    """What one commit takes from a task."""
+    """What one commit takes from a task.
+
+    Attributes:
+        before: the positions of the cut before.
+        handed: so many events were handed out for it, at least.
+        last: the input and offset of the last of them.
+    """
 
     task: Task
     rows: dict[TP, list[Output]]
     changelogs: dict[TP, list[Output]]
     positions: dict[TP, Position]
     store: dict[str, list[Change]]
+    before: dict[TP, Position]
+    handed: int
+    last: tuple[TP, int] | None
 
 
 class Task:
@@ -93,7 +95,7 @@ class Task:
     Args:
         committed: the committed position of each input (None: never committed).
         partitions_of: how many partitions a topic has.
-        poison: events to keep from agents, with the errors they raised.
+        verdicts: what is known about events that fail.
         end_marks: whether end-of-input marks are heeded (bounded runs only).
     """
 
@@ -105,7 +107,7 @@ class Task:
         edges: Edges,
         metrics: Metrics,
         partitions_of: Callable[[str], int],
-        poison: dict[Poison, AgentFailed] | None = None,
+        verdicts: Verdicts | None = None,
         end_marks: bool = False,
         window_headers: bool = False,
     ) -> None:
@@ -115,11 +117,15 @@ class Task:
         self.state = State.CREATED
         self.failure: AgentFailed | None = None
         self.failed_at: Poison | None = None
+        self.failed_with: dict[TP, tuple[int, int]] = {}  # first and last event in hand
         self.outbox = Outbox(partition, part.width, partitions_of)
+        self._letters = rejects.DeadLetters(partition, part.inputs, self.outbox, metrics)
         self.tables: dict[str, Any] = {}
         self._edges = edges
         self._metrics = metrics
-        self._poison = poison or {}
+        self._verdicts = verdicts or Verdicts()
+        self._handed = self._piece = 0  # events since the last cut, and in the last piece
+        self._last: tuple[TP, int] | None = None  # the last of them
         self._end_marks = end_marks
         self._window_headers = window_headers
         self._topics: dict[str, Topic] = {topic.name: topic for topic in part.inputs}
@@ -146,19 +152,11 @@ class Task:
         assert state in MOVES[self.state], f"task {self.id} cannot go {self.state} -> {state}"
         self.state = state
 
-    def open_tables(self) -> None:
-        """Open the partitions of its tables on the store, which recovery then fills."""
+    def start(self, committed: dict[TP, Position | None]) -> None:
+        """Begin to work from the committed positions; the store is restored."""
+        self._move_to(State.RUNNING)
         for table in self.part.tables:
             self.tables[table.name] = table.open(self.store, self._emit_for(table))
-
-    def reset_store(self) -> None:
-        """Empty the store (it does not fit the changelogs) and open the tables anew on it."""
-        self.store.clear()
-        self.open_tables()
-
-    def start(self, committed: dict[TP, Position | None]) -> None:
-        """Begin to work from the committed positions; the tables are restored."""
-        self._move_to(State.RUNNING)
         for node in self.part.nodes:
             context = Context(node.agent.name, self.id, self.tables, self.outbox)
             runner = Runner(
@@ -191,6 +189,8 @@ class Task:
             if any(topic.name == tp.topic for topic in node.inputs):
                 self._readers[tp].append(runner)
                 runner.feed.resume_at(tp, notes.ahead.get(runner.name, offset))
+                if (runner.name, tp) in self._verdicts.singly:
+                    runner.feed.singly[tp] = self._verdicts.singly[runner.name, tp]
         for name, time in notes.times.items():
             if name in self.tables and hasattr(self.tables[name], "stream_time"):
                 self.tables[name].stream_time = time
@@ -212,8 +212,10 @@ class Task:
         context = runner.context
         self.failure = error
         if context.run is not None:
-            offset = context.run.offsets[context.index] if context.run.offsets else -1
-            self.failed_at = Poison(runner.name, context.run.tp, offset)
+            self.failed_with = runner.feed.in_hand()
+            if context.run.offsets:
+                offset = context.run.offsets[context.index]
+                self.failed_at = Poison(runner.name, context.run.tp, offset)
         self._move_to(State.FAILED)
         self._edges.source.wake()
         self._tell_boundary()
@@ -244,27 +246,46 @@ class Task:
         if self.state is not State.RUNNING or any(r.feed.busy for r in self._runners):
             return 0
         self._finish()
-        piece = self.inbox.next(self._alone(limit))
+        limit = self._limit(limit)
+        piece = self.inbox.next(limit) if limit > 0 else None
         if piece is None:
             return 0
         self._begin(piece)
         return len(piece.run) + len(piece.refused) or 1
 
-    def _alone(self, limit: int) -> int:
-        """Return a limit so that a poisoned event is a piece of its own.
+    def _limit(self, limit: int) -> int:
+        """Return how many events may be handed out, where it matters which.
 
-        Its dead letter must be committed with its own position, not with those before it.
+        A poisoned event is alone: its dead letter must be committed with its own position.
         """
-        for poison in self._poison:
-            if poison.tp in self.inbox.inputs:
-                limit = min(limit, self.inbox.inputs[poison.tp].room_before(poison.offset))
+        verdicts, inputs = self._verdicts, self.inbox.inputs
+        for poison in verdicts.poison:
+            if poison.tp in inputs:
+                limit = min(limit, inputs[poison.tp].room_before(poison.offset))
+        for (_, tp), (first, last) in verdicts.singly.items():
+            if tp in inputs and (at := inputs[tp].next_offset()) <= last:
+                limit = min(limit, 1 if at >= first else inputs[tp].room_before(first))
+        if self.id in verdicts.quotas:
+            limit = min(limit, verdicts.quotas[self.id].limit - self._handed)
         return limit
+
+    @property
+    def spent(self) -> bool:
+        """Whether it may hand out nothing more before the next cut."""
+        quota = self._verdicts.quotas.get(self.id)
+        return quota is not None and self._handed >= quota.limit
 
     def _begin(self, piece: Piece) -> None:
         """Bring one piece into the task: dead letters, tables that are topics, agents."""
         run = piece.run
         done = self._done[run.tp]
-        self._bury(piece, done)
+        self._piece = len(run)
+        self._handed += self._piece
+        if run.offsets:
+            self._last = run.tp, run.offsets[-1]
+        if piece.refused:
+            self._letters.bury(piece, done[DEAD_LETTERS])
+        done[DEAD_LETTERS] = max(done[DEAD_LETTERS], run.next_offset)
         table = self._sources.get(run.tp.topic)
         if table is not None:
             self._update_table(table, run, done[TABLE])
@@ -282,17 +303,6 @@ class Task:
         if self._ending:
             self._ending = False
             self.close_windows()
-
-    def _bury(self, piece: Piece, done: dict[str, int]) -> None:
-        """Put the dead letters into the outbox, once each."""
-        if piece.refused:
-            lane = self.outbox.lane(self._topics[piece.run.tp.topic].dead_letters)
-            home = self.partition % lane.partitioner.partitions
-            seen = done[DEAD_LETTERS]
-            for offset, key, value, timestamp, headers in piece.refused:
-                if offset >= seen:
-                    lane.put(key, value, timestamp, headers, partition=home)
-        done[DEAD_LETTERS] = max(done[DEAD_LETTERS], piece.run.next_offset)
 
     def _update_table(self, table: TableHandle, run: Run, seen: int) -> None:
         partition = self.tables[table.name]
@@ -313,23 +323,12 @@ class Task:
         if run.offsets and run.offsets[0] < seen:
             start = next((i for i, offset in enumerate(run.offsets) if offset >= seen), len(run))
             run = run.part(start, len(run))
-        for poison, error in self._poison.items():
-            if poison.agent == runner.name and poison.tp == run.tp:
-                run = self._without(run, poison, error, runner)
+        for poison, error in self._verdicts.poison.items():
+            if poison.agent == runner.name and poison.tp == run.tp and poison.offset in run.offsets:
+                if runner.agent.policy.outcome == "dead_letter" and error.letter:
+                    self._letters.add(run, run.offsets.index(poison.offset), error)
+                run = run.without({poison.offset})
         return run
-
-    def _without(self, run: Run, poison: Poison, error: AgentFailed, runner: Runner) -> Run:
-        """Take one event out of a run; it goes to the dead letters unless it is to be skipped."""
-        if poison.offset not in run.offsets:
-            return run
-        i = run.offsets.index(poison.offset)
-        if runner.agent.on_error == "dead_letter":
-            topic = self._topics[run.tp.topic]
-            lane = self.outbox.lane(topic.dead_letters)
-            headers = rejects.failure_headers(topic, run, i, error)
-            home = self.partition % lane.partitioner.partitions
-            lane.put(run.keys[i], run.values[i], run.timestamps[i], headers, partition=home)
-        return run.without({poison.offset})
 
     def close_windows(self) -> None:
         """Close every window and session: the input has ended."""
@@ -408,9 +407,13 @@ class Task:
         positions = self._positions()
         rows = self.outbox.cut()
         if not positions and not rows and not changelogs and not any(store.values()):
+            self._handed = 0  # held back, all of it
             return None
-        self._committed |= positions
-        return TaskCut(self, rows, changelogs, positions, store)
+        before, handed, last = self._committed, self._handed, self._last
+        self._committed = before | positions
+        halfway = any(runner.feed.busy for runner in self._runners)  # the rest comes later
+        self._handed, self._last = (self._piece, last) if halfway else (0, None)
+        return TaskCut(self, rows, changelogs, positions, store, before, handed, last)
 
     def _positions(self) -> dict[TP, Position]:
         """Return the positions that have changed since the last cut."""
@@ -442,8 +445,6 @@ class Task:
         meta += [(f"source:{tp.topic}".encode(), b"%d" % at.offset)
                  for tp, at in cut.positions.items()]  # fmt: skip
         self.store.write({**cut.store, "headrace.meta": meta})
-        for poison in list(self._poison):
-            if poison.tp in cut.positions and poison.offset < cut.positions[poison.tp].offset:
-                del self._poison[poison]
+        self._verdicts.passed(self.id, cut.positions)
         for partition in self.tables.values():
             partition.committed()

@@ -12,7 +12,7 @@ import inspect
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -23,6 +23,9 @@ from engine.stream import Move
 from engine.table import TableHandle
 from engine.topic import Topic
 from tables.codec import TEXT_KEYS
+
+if TYPE_CHECKING:
+    from engine.policy import Policy
 
 
 class Node(msgspec.Struct, frozen=True):
@@ -38,6 +41,21 @@ class Node(msgspec.Struct, frozen=True):
     inputs: tuple[Topic, ...]
     moved: Topic | None
     tables: tuple[TableHandle, ...]
+
+    @property
+    def name(self) -> str:
+        """The agent's name, or that of its first half."""
+        return f"{self.agent.name}.move" if self.stage == "before" else self.agent.name
+
+    @property
+    def writes(self) -> set[str]:
+        """The topics that it is known to write to: sinks, changelogs, results."""
+        if self.stage == "before":
+            return {self.moved.name} if self.moved is not None else set()
+        sinks = [sink.channel if isinstance(sink, Agent) else sink for sink in self.agent.sinks]
+        names = {sink.name for sink in sinks if isinstance(sink, Topic)}
+        names |= {table.changelog.name for table in self.tables if table.changelog is not None}
+        return names | {t.emitter.topic.name for t in self.tables if t.emitter is not None}
 
 
 class SubTopology(msgspec.Struct, frozen=True):
@@ -68,6 +86,27 @@ class SubTopology(msgspec.Struct, frozen=True):
             if table.emitter is not None:
                 found[table.emitter.topic.name] = table.emitter.topic
         return tuple(found.values())
+
+    def policy_of(self, agent: str) -> Policy:
+        """Return what an agent does about its exceptions."""
+        return next(node.agent.policy for node in self.nodes if node.agent.name == agent)
+
+    def makers_of(self, topic: str, source: str | None) -> list[Node]:
+        """Return the nodes that read ``source`` and may write to ``topic``.
+
+        All that read it, if none of them is known to.
+        """
+        readers = [n for n in self.nodes if source is None or source in {t.name for t in n.inputs}]
+        return [node for node in readers if topic in node.writes] or readers
+
+    def is_result(self, topic: str) -> bool:
+        """Say whether a topic takes the results of a table's windows."""
+        emitters = [table.emitter for table in self.tables if table.emitter is not None]
+        return any(emitter.topic.name == topic for emitter in emitters)
+
+    def is_dead_letters(self, topic: str) -> bool:
+        """Say whether a topic takes the dead letters of one of its inputs."""
+        return any(topic == each.dead_letters for each in self.inputs)
 
 
 class Topology(msgspec.Struct, frozen=True):

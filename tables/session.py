@@ -19,7 +19,7 @@ import msgspec
 from tables.codec import value_codec
 from tables.store import TIMERS
 from tables.table import Cut
-from tables.timers import NEVER, Timers
+from tables.timers import NEVER, Timers, timer_rows
 from tables.window import NO_TIME
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class SessionPartition:
         self._aggregate = aggregate
         self._emission = emission if emit is not None else None
         self._emit = emit
-        self._codec = _sessions_codec(aggregate.value_type)
+        self._codec = sessions_codec(aggregate.value_type)
         self._live: dict[Any, _Live] = {}
         self._dirty: dict[Any, None] = {}
         self._complete = not store.scan(family, limit=1)
@@ -244,19 +244,24 @@ class SessionPartition:
             if key not in self._dirty:
                 del self._live[key]
 
-    def restore(self, changes: list[Change]) -> dict[str, list[Change]]:
-        """Return what the store must hold for these changelog records: them, and their timers."""
-        self._complete = False
-        for raw_key, raw in changes:
-            if raw is not None:
-                soonest = min(s.end for s in self._codec.decode(raw))
-                self._timers.set(soonest + self._close_after + 1, raw_key)
-        timers = self._timers.cut()
-        self._timers.committed()
-        return {self.family: changes, TIMERS: timers}
+
+def restored(
+    family: str, changes: list[Change], codec: Codec[list[Session]], gap: Gap
+) -> dict[str, list[Change]]:
+    """Return what a store must hold for these changelog records: them, and their timers."""
+    after = gap.gap_ms + gap.grace_ms + 1
+    decode = codec.decode
+    timers: list[tuple[int, bytes]] = []
+    for raw_key, raw in changes:
+        if raw is not None:
+            sessions = decode(raw)
+            end = sessions[0].end if len(sessions) == 1 else min(each.end for each in sessions)
+            timers.append((end + after, raw_key))
+    return {family: changes, TIMERS: timer_rows(family, timers)}
 
 
-def _sessions_codec(value_type: Any) -> Codec[list[Session]]:
+def sessions_codec(value_type: Any) -> Codec[list[Session]]:
+    """Return the codec of a key's sessions, whose values are of ``value_type``."""
     if value_type is None:
         return value_codec(list[Session])
     typed = msgspec.defstruct(

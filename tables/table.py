@@ -143,7 +143,3 @@ class KeyedPartition:
         for key in list(islice(self._cache, excess + self.cache_entries // 4)):
             if key not in self._dirty:
                 del self._cache[key]
-
-    def restore(self, changes: list[Change]) -> dict[str, list[Change]]:
-        """Return what the store must hold for these changelog records."""
-        return {self.family: changes}

@@ -306,15 +306,6 @@ class WindowPartition:
                 window.complete = False
             excess -= len(clean)
 
-    def restore(self, changes: list[Change]) -> dict[str, list[Change]]:
-        """Return what the store must hold for these changelog records."""
-        for key, value in changes:
-            start = decode_time(key)
-            if value is not None and start not in self._open:
-                self._open[start] = _Window(complete=False)
-        self._plan_close()
-        return {self.family: changes}
-
 
 def _stamped_codec(value_type: Any) -> Codec[tuple[int, Any]]:
     """Return the codec of (largest event timestamp, value)."""

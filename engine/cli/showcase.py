@@ -12,6 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import agents
+from agents.contracts import (
+    ENRICHED_EVENTS,
+    EVENT_COUNTS,
+    RAW_EVENTS,
+    USER_PROFILES,
+    USER_SESSIONS,
+)
 from engine import config as configuration
 from engine.cli import events, tally
 from engine.cli.console import promised
@@ -39,8 +46,12 @@ STALLED_S = 60.0
 PLAIN_SESSION_MS = 3_000
 """Tansu lets a group wait for half the session timeout before anything flows."""
 
-RAW, PROFILES = "raw-events", "user-profiles"
-EMITTED = ("enriched-events", "raw-events-dlq", "user-sessions")
+RAW, PROFILES, ENRICHED, SESSIONS, COUNTS = (
+    topic.name
+    for topic in (RAW_EVENTS, USER_PROFILES, ENRICHED_EVENTS, USER_SESSIONS, EVENT_COUNTS)
+)
+LETTERS = RAW_EVENTS.dead_letters
+EMITTED = (ENRICHED, LETTERS, SESSIONS)
 
 
 def run(plan: Plan, console: Console) -> Result:
@@ -223,8 +234,8 @@ class Showcase:
     # -- results -----------------------------------------------------------------------------
 
     async def _result(self, seconds: float) -> Result:
-        topics = tally.Topics("enriched-events", f"{self._config.id}-unmatched-changelog",
-                              "raw-events-dlq", "user-sessions", "event-counts")  # fmt: skip
+        unmatched = f"{self._config.id}-unmatched-changelog"
+        topics = tally.Topics(ENRICHED, unmatched, LETTERS, SESSIONS, COUNTS)
         widths = await self._admin.partitions(topics)
         with self._console.status("counting the results"):
             found = await tally.count(

@@ -5,7 +5,6 @@ Nothing here asks the engine what it has done.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,8 +17,6 @@ from engine.results import WINDOW_HEADER
 if TYPE_CHECKING:
     from engine.config import Config
     from engine.record import Batch
-
-READS_AT_ONCE = 4
 
 
 class Tally(NamedTuple):
@@ -51,12 +48,11 @@ async def count(
         updates: sessions were emitted at each change: count those that are alive at the end.
     """
     log = KafkaLog(config)
-    gate = asyncio.Semaphore(READS_AT_ONCE)
 
     async def fold(topic: str, add: Callable[[Batch], None]) -> None:
         tps = [TP(topic, number) for number in range(partitions(topic))]
-        bounds = await log.bounds(tps)
-        await asyncio.gather(*(_read(log, tp, *bounds[tp], add, gate) for tp in tps))
+        async for batch in log.read(await log.bounds(tps)):
+            add(batch)
 
     async def size(topic: str) -> int:
         sizes: list[int] = []
@@ -77,19 +73,6 @@ async def count(
         )
     finally:
         await log.close()
-
-
-async def _read(
-    log: KafkaLog,
-    tp: TP,
-    start: int,
-    end: int,
-    add: Callable[[Batch], None],
-    gate: asyncio.Semaphore,
-) -> None:
-    async with gate:
-        async for batch in log.read(tp, start, end):
-            add(batch)
 
 
 class _Alive:

@@ -112,9 +112,10 @@ def options(config: Config, role: str) -> dict[str, Any]:
     :class:`Client` has them.
     """
     security = config.security
+    name = f"{config.id}-{config.instance}" if config.instance else config.id
     given: dict[str, Any] = {
         "bootstrap_servers": config.broker.split(","),
-        "client_id": f"headrace-{config.id}-{role}",
+        "client_id": f"headrace-{name}-{role}",
         "request_timeout_ms": REQUEST_TIMEOUT_MS,
         "retry_backoff_ms": 50,
         "security_protocol": security.security_protocol,

@@ -16,17 +16,18 @@ from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.client import ConnectionGroup
 from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.errors import (
+    GroupAuthorizationFailedError,
     IllegalStateError,
     KafkaError,
     NoOffsetForPartitionError,
     OffsetOutOfRangeError,
+    TopicAuthorizationFailedError,
 )
 from aiokafka.structs import OffsetAndMetadata
 
-from engine.edges import Position
-from engine.errors import BrokerError, ConfigError
-from engine.kafka import protocol
-from engine.kafka.assignor import assignor_for
+from engine.edges import Assigned, Position
+from engine.errors import AccessDenied, BrokerError, ConfigError
+from engine.kafka import protocol, static
 from engine.kafka.client import back_off, make_consumer, release, unreachable
 from engine.kafka.producer import Membership
 from engine.kafka.records import read_columns
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable
 
     from engine.config import Config
+    from engine.kafka.assignor import TaskAssignor
 
 POSITIONS_TIMEOUT_S = 60.0
 
@@ -59,17 +61,19 @@ class KafkaSource:
     """See :class:`engine.edges.Source`.
 
     Args:
-        groups: the input topics of each sub-topology: they are assigned together.
+        assignor: a class of this consumer's own.
+        instance: this worker's name in the group (static membership).
     """
 
-    def __init__(self, config: Config, groups: Iterable[Iterable[str]]) -> None:
+    def __init__(self, config: Config, assignor: type[TaskAssignor], instance: str) -> None:
         self._config = config
-        self._assignor = assignor_for(groups)
+        self._instance = instance
+        self._assignor = assignor
         self._waiter: asyncio.Future[Any] | None = None
         self._awake = False
         self._consumer: Any = None
         self._revoked: Callable[[], Awaitable[None]]
-        self._assigned: Callable[[set[TP]], None]
+        self._assigned: Callable[[Assigned], None]
 
     # -- the group ---------------------------------------------------------------------------
 
@@ -78,7 +82,7 @@ class KafkaSource:
         topics: Collection[str],
         *,
         revoked: Callable[[], Awaitable[None]],
-        assigned: Callable[[set[TP]], None],
+        assigned: Callable[[Assigned], None],
     ) -> None:
         """Join the group."""
         config = self._config
@@ -87,11 +91,12 @@ class KafkaSource:
             config,
             "consumer",
             group_id=config.id,
+            group_instance_id=self._instance,
             enable_auto_commit=False,
             auto_offset_reset="none",
             isolation_level="read_committed",
             session_timeout_ms=config.session_timeout_ms,
-            heartbeat_interval_ms=max(200, config.session_timeout_ms // 5),
+            heartbeat_interval_ms=min(3_000, max(200, config.session_timeout_ms // 10)),
             rebalance_timeout_ms=max(30_000, config.session_timeout_ms),
             max_poll_interval_ms=300_000,
             max_partition_fetch_bytes=config.fetch_bytes,
@@ -103,6 +108,7 @@ class KafkaSource:
         except (KafkaError, OSError) as error:
             await self.close()
             raise unreachable(config, error) from error
+        static.name_heartbeats(self._consumer._coordinator)
         self._consumer.subscribe(sorted(topics), listener=_Listener(self))
 
     def park(self, assigned: Iterable[Any]) -> None:
@@ -111,7 +117,9 @@ class KafkaSource:
             self._consumer.seek(tp, 0)
         if assigned:
             self._consumer.pause(*assigned)
-        self._assigned({TP(tp.topic, tp.partition) for tp in assigned})
+        active = frozenset(TP(tp.topic, tp.partition) for tp in assigned)
+        standby = frozenset(TP(*tp) for tp in self._assignor.standbys())
+        self._assigned(Assigned(active, standby, self.membership()))
         self.wake()
 
     def membership(self) -> Membership:
@@ -120,9 +128,11 @@ class KafkaSource:
         return Membership(group.generation, group.member_id, group._group_instance_id)
 
     async def close(self) -> None:
-        """Leave the group."""
+        """Leave the group; a worker that was given a name is expected back, and keeps its place."""
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
+            if not self._config.instance:
+                await static.leave(consumer._coordinator)
             await release(consumer)
 
     # -- records -----------------------------------------------------------------------------
@@ -132,7 +142,7 @@ class KafkaSource:
         subscription = self._consumer._subscription
         with subscription.fetch_context():
             batches = self._drain(full)
-            self._consumer._coordinator.check_errors()
+            self._check_group()
             if batches or self._awake or timeout_ms == 0:
                 self._awake = False
                 return batches
@@ -146,6 +156,20 @@ class KafkaSource:
             self._waiter = None
             self._awake = False
             return self._drain(full)
+
+    def _check_group(self) -> None:
+        """Raise what went wrong with the membership."""
+        try:
+            self._consumer._coordinator.check_errors()
+        except (GroupAuthorizationFailedError, TopicAuthorizationFailedError) as error:
+            raise AccessDenied(
+                f"no permission to be a member of group {self._config.id} ({error!r}): grant READ "
+                "on the group, and READ and DESCRIBE on its topics"
+            ) from error
+        except KafkaError as error:
+            if static.is_fenced(error):
+                raise ConfigError(static.fenced(self._config, self._instance)) from error
+            raise BrokerError(f"could not stay in the group: {error!r}") from error
 
     def wake(self) -> None:
         """Make a poll that waits return at once, or the next one not wait."""
@@ -184,6 +208,11 @@ class KafkaSource:
                 f"{tp}: the committed position is not in the topic any more (retention, or "
                 f"the topic was created anew). Decide what to lose: set the group's offsets with "
                 f"`kafka-consumer-groups --group {self._config.id} --reset-offsets`, then restart"
+            ) from error
+        except TopicAuthorizationFailedError as error:
+            raise AccessDenied(
+                f"no permission to read topic {tp.topic}: grant READ and DESCRIBE on it",
+                [tp.topic],
             ) from error
         except KafkaError as error:
             raise BrokerError(f"{tp}: {error!r}") from error

@@ -11,35 +11,40 @@ from engine.clock import SystemClock
 from engine.edges import Edges
 from engine.errors import ConfigError
 from engine.kafka.admin import KafkaAdmin
+from engine.kafka.assignor import Group, assignor_for
 from engine.kafka.consumer import KafkaSource
 from engine.kafka.log import KafkaLog
+from engine.kafka.pertask import TaskOutlets
 from engine.kafka.plain import PlainOutlet
 from engine.kafka.producer import KafkaOutlet
 from tables.errors import StoreCorrupted
 from tables.store import Memory, RocksStore, wipe
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
+    from engine.clock import Clock
     from engine.config import Config
+    from engine.edges import Outlet
+    from engine.kafka.assignor import TaskId
+    from engine.topology import SubTopology
     from tables.store import Store
 
 
-def kafka_edges(config: Config, groups: Iterable[Iterable[str]]) -> Edges:
-    """Return the edges of a worker.
-
-    Args:
-        groups: the input topics of each sub-topology.
-    """
+def kafka_edges(config: Config, parts: Sequence[SubTopology]) -> Edges:
+    """Return the edges of a worker that may have tasks of any of ``parts``."""
     home = claim_home(config)
     clock = SystemClock()
-    source = KafkaSource(config, groups)
-    outlet = (
-        KafkaOutlet(config, f"{config.id}-{instance_of(config, home)}", clock)
-        if config.guarantee == "exactly_once"
-        else PlainOutlet(config, source.commit_plain, clock)
+    assignor = assignor_for(
+        (Group(tuple(t.name for t in part.inputs), stateful=bool(part.tables)) for part in parts),
+        replicas=config.standby_replicas,
+        rack=config.rack,
+        kept=kept_in(home, parts),
     )
+    instance = instance_of(config, home)
+    source = KafkaSource(config, assignor, instance)
+    outlet = _outlet(config, source, instance, clock)
     memory = Memory(cache_bytes=config.cache_bytes, write_buffer_bytes=config.write_buffer_bytes)
 
     def open_store(task: str, families: Collection[str]) -> Store:
@@ -57,6 +62,21 @@ def kafka_edges(config: Config, groups: Iterable[Iterable[str]]) -> Edges:
         admin=KafkaAdmin(config),
         open_store=open_store,
     )
+
+
+def _outlet(config: Config, source: KafkaSource, instance: str, clock: Clock) -> Outlet:
+    if config.guarantee != "exactly_once":
+        return PlainOutlet(config, source.commit_plain, clock)
+    if config.producers == "task":
+        return TaskOutlets(config, clock)
+    return KafkaOutlet(config, f"{config.id}-{instance}", clock)
+
+
+def kept_in(home: Path, parts: Sequence[SubTopology]) -> list[TaskId]:
+    """Return the tasks of which a store is in a worker's state directory."""
+    numbers = {part.name: number for number, part in enumerate(parts)}
+    found = (path.name.rpartition("_") for path in home.iterdir() if path.is_dir())
+    return [(numbers[name], int(n)) for name, _, n in found if name in numbers and n.isdecimal()]
 
 
 _claimed: list[IO[str]] = []
@@ -88,8 +108,9 @@ def claim_home(config: Config) -> Path:
 def instance_of(config: Config, home: Path) -> str:
     """Return this worker's stable name: the configured one, else one kept beside its state.
 
-    With it the transactional id outlives a crash: a worker that comes back on the same directory
-    ends at once what it left open, instead of everybody waiting for the timeout.
+    With it the transactional id and the place in the group outlive a crash: a worker that comes
+    back on the same directory ends at once what it left open and has its tasks again, instead of
+    everybody waiting for the timeout.
     """
     if config.instance:
         return config.instance

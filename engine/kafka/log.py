@@ -1,4 +1,4 @@
-"""Reading a partition by hand: how changelogs are restored, and how results are counted."""
+"""Reading partitions by hand: how changelogs are restored, and how results are counted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from engine.kafka.records import read_columns
 from engine.record import TP, Batch
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection
+    from collections.abc import AsyncIterator, Collection, Mapping
 
     from engine.config import Config
 
@@ -26,11 +26,12 @@ LOOK_S = 0.005
 
 
 class KafkaLog:
-    """See :class:`engine.edges.Log`. One connection a read; bounds share one."""
+    """See :class:`engine.edges.Log`. A connection a read at a time, kept for the next one."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._bounds: Any = None
+        self._askers: dict[str, Any] = {}  # for bounds, by isolation level
+        self._spare: list[Any] = []
         self._connecting = asyncio.Lock()
 
     async def _consumer(self, isolation: str, fetch_bytes: int = FETCH_BYTES) -> Any:
@@ -51,17 +52,25 @@ class KafkaLog:
             raise unreachable(self._config, error) from error
         return consumer
 
-    async def bounds(self, tps: Collection[TP]) -> dict[TP, tuple[int, int]]:
-        """Return the first offset and the high watermark of each partition."""
+    async def bounds(
+        self, tps: Collection[TP], *, stable: bool = False
+    ) -> dict[TP, tuple[int, int]]:
+        """Return the first offset of each partition, and the high watermark.
+
+        Args:
+            stable: return the last stable offset in the place of the high watermark.
+        """
         if not tps:
             return {}
+        isolation = "read_committed" if stable else "read_uncommitted"
         async with self._connecting:
-            if self._bounds is None:  # read_uncommitted: else it ends at the last stable offset
-                self._bounds = await self._consumer("read_uncommitted")
+            if isolation not in self._askers:
+                self._askers[isolation] = await self._consumer(isolation)
+        asker = self._askers[isolation]
         keys = [TopicPartition(*tp) for tp in tps]
         try:
-            first = await self._bounds.beginning_offsets(keys)
-            last = await self._bounds.end_offsets(keys)
+            first = await asker.beginning_offsets(keys)
+            last = await asker.end_offsets(keys)
         except (KafkaError, OSError) as error:
             raise BrokerError(f"could not read the bounds of the topics: {error!r}") from error
         if self._config.guarantee == "at_least_once":
@@ -91,49 +100,68 @@ class KafkaLog:
         finally:
             await release(consumer)
 
-    async def read(self, tp: TP, start: int, end: int) -> AsyncIterator[Batch]:
-        """Yield the committed records in [start, end)."""
-        if start >= end:
+    async def read(self, spans: Mapping[TP, tuple[int, int]]) -> AsyncIterator[Batch]:
+        """Yield the committed records in [start, end) of each partition, as they come."""
+        ends = {TopicPartition(*tp): end for tp, (start, end) in spans.items() if start < end}
+        if not ends:
             return
-        consumer = await self._consumer("read_committed")
+        consumer = self._spare.pop() if self._spare else await self._consumer("read_committed")
         try:
-            key = TopicPartition(*tp)
-            consumer.assign([key])
-            consumer.seek(key, start)
-            position = start
-            while position < end:
-                batch = (await self._next(consumer, tp, key)).before(end)
-                position = batch.next_offset
-                yield batch
+            consumer.assign(list(ends))
+            for key in ends:
+                consumer.seek(key, spans[TP(*key)][0])
+            while ends:
+                batch = await self._next(consumer, ends)
+                key = TopicPartition(*batch.tp)
+                part = batch.before(ends[key])
+                if part.next_offset >= ends[key]:
+                    del ends[key]
+                    consumer.pause(key)
+                yield part
         finally:
-            await release(consumer)
+            if ends:  # it was broken off, maybe by an error
+                await release(consumer)
+            else:
+                self._spare.append(consumer)
 
-    async def _next(self, consumer: Any, tp: TP, key: Any) -> Batch:
+    async def _next(self, consumer: Any, wanted: Collection[Any]) -> Batch:
         """Return the next batch; an open transaction at the position is waited for."""
         fetcher = consumer._fetcher
         try:
             async with asyncio.timeout(STALLED_S):
-                while key not in fetcher._records:
+                while True:
+                    for key in list(fetcher._records):
+                        fetched = fetcher._records.pop(key)
+                        fetcher._notify(fetcher._wait_consume_future)
+                        if key in wanted and (batch := self._read(key, fetched)) is not None:
+                            return batch
                     await fetcher._create_fetch_waiter()
         except TimeoutError as error:
+            names = ", ".join(str(TP(*key)) for key in sorted(wanted))
             raise BrokerError(
-                f"{tp}: no committed records for {STALLED_S:.0f} s although there are more: a "
+                f"{names}: no committed records for {STALLED_S:.0f} s although there are more: a "
                 "transaction was left open. See `kafka-transactions find-hanging`, and end it with "
                 "`kafka-transactions abort`"
             ) from error
-        fetched = fetcher._records.pop(key)
-        fetcher._notify(fetcher._wait_consume_future)
+
+    def _read(self, key: Any, fetched: Any) -> Batch | None:
+        """Return what a fetch brought; None if it belongs to an earlier read."""
+        tp = TP(*key)
         if type(fetched) is not FetchResult:
             try:
                 fetched.check_raise()
             except KafkaError as error:
                 raise BrokerError(f"{tp}: {error!r}") from error
+        if not fetched.check_assignment(key):
+            return None
         batch = read_columns(tp, fetched._partition_records)
         fetched._assignment.state_value(key).consumed_to(batch.next_offset)
         return batch
 
     async def close(self) -> None:
-        """Release the connection."""
-        bounds, self._bounds = self._bounds, None
-        if bounds is not None:
-            await release(bounds)
+        """Release the connections."""
+        consumers = [*self._askers.values(), *self._spare]
+        self._askers.clear()
+        self._spare.clear()
+        for consumer in consumers:
+            await release(consumer)

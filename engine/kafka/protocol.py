@@ -1,7 +1,8 @@
-"""Requests that aiokafka lacks, from Kafka's protocol guide: KIP-447's two.
+"""Requests that aiokafka lacks, from Kafka's protocol guide: those of KIP-447 and KIP-345.
 
 * TxnOffsetCommit v3 carries the group's generation and member id, so that the group coordinator can
   refuse the offsets of a worker that is not the owner any more.
+* Heartbeat v3 carries the instance id, so that the older of two workers of one name is told.
 * OffsetFetch v7 asks for stable offsets: a transaction that is still open makes it say "wait".
 """
 
@@ -16,10 +17,12 @@ from aiokafka.protocol.types import (
     Int32,
     Int64,
     Schema,
+    String,
     TaggedFields,
 )
 
 _TEXT = CompactString("utf-8")
+_PLAIN = String("utf-8")
 
 
 class TxnOffsetCommitResponse_v3(Response):  # noqa: N801  (Kafka's name and version)
@@ -130,28 +133,86 @@ class OffsetFetch(Request[OffsetFetchRequest_v7]):
         return request_struct_class(*self._fields, {})
 
 
+class HeartbeatResponse_v3(Response):  # noqa: N801
+    """An error code."""
+
+    API_KEY = 12
+    API_VERSION = 3
+    SCHEMA = Schema(("throttle_time_ms", Int32), ("error_code", Int16))
+
+
+class HeartbeatRequest_v3(RequestStruct):  # noqa: N801
+    """Says that a member lives, with its instance id."""
+
+    API_KEY = 12
+    API_VERSION = 3
+    RESPONSE_TYPE = HeartbeatResponse_v3
+    SCHEMA = Schema(
+        ("group_id", _PLAIN), ("generation_id", Int32), ("member_id", _PLAIN),
+        ("group_instance_id", _PLAIN),
+    )  # fmt: skip
+
+
+class Heartbeat(Request[HeartbeatRequest_v3]):
+    """Builds the request; its fields in the order of the schema."""
+
+    API_KEY = 12
+
+    def __init__(self, *fields: object) -> None:
+        self._fields = fields
+
+    def build(self, request_struct_class: type[HeartbeatRequest_v3]) -> RequestStruct:
+        """Return the struct."""
+        return request_struct_class(*self._fields)
+
+
 # Error codes, as the protocol guide numbers them; aiokafka does not know them all.
 NONE = 0
+CORRUPT_MESSAGE = 2
 UNKNOWN_TOPIC_OR_PARTITION = 3
 LEADER_NOT_AVAILABLE = 5
 NOT_LEADER = 6
 REQUEST_TIMED_OUT = 7
+MESSAGE_TOO_LARGE = 10
 NETWORK_EXCEPTION = 13
 COORDINATOR_LOADING = 14
 COORDINATOR_NOT_AVAILABLE = 15
 NOT_COORDINATOR = 16
+RECORD_LIST_TOO_LARGE = 18
 NOT_ENOUGH_REPLICAS = 19
 NOT_ENOUGH_REPLICAS_AFTER_APPEND = 20
 ILLEGAL_GENERATION = 22
 UNKNOWN_MEMBER_ID = 25
 REBALANCE_IN_PROGRESS = 27
+TOPIC_AUTHORIZATION_FAILED = 29
+GROUP_AUTHORIZATION_FAILED = 30
+CLUSTER_AUTHORIZATION_FAILED = 31
+INVALID_TIMESTAMP = 32
+POLICY_VIOLATION = 44
+OUT_OF_ORDER_SEQUENCE_NUMBER = 45
 INVALID_PRODUCER_EPOCH = 47
+INVALID_TXN_STATE = 48
+INVALID_PRODUCER_ID_MAPPING = 49
 CONCURRENT_TRANSACTIONS = 51
+TRANSACTION_COORDINATOR_FENCED = 52
+TRANSACTIONAL_ID_AUTHORIZATION_FAILED = 53
+OPERATION_NOT_ATTEMPTED = 55
 STORAGE_ERROR = 56
+UNKNOWN_PRODUCER_ID = 59
 FENCED_LEADER_EPOCH = 74
 FENCED_INSTANCE_ID = 82
+INVALID_RECORD = 87
 UNSTABLE_OFFSET_COMMIT = 88
 PRODUCER_FENCED = 90
+TRANSACTION_ABORTABLE = 120
+
+_NAMES = {code: name for name, code in dict(globals()).items() if type(code) is int}
+
+
+def name_of(code: int) -> str:
+    """Return Kafka's name of an error code."""
+    return _NAMES.get(code, f"Kafka error {code}")
+
 
 TRY_LEADER_AGAIN = frozenset({
     UNKNOWN_TOPIC_OR_PARTITION, LEADER_NOT_AVAILABLE, NOT_LEADER, REQUEST_TIMED_OUT,
@@ -173,3 +234,21 @@ FENCED = frozenset({
     FENCED_INSTANCE_ID, PRODUCER_FENCED,
 })  # fmt: skip
 """We are not the owner any more."""
+
+RECORD_REFUSED = frozenset({
+    CORRUPT_MESSAGE, MESSAGE_TOO_LARGE, RECORD_LIST_TOO_LARGE, INVALID_TIMESTAMP,
+    POLICY_VIOLATION, INVALID_RECORD,
+})  # fmt: skip
+"""It is about a record, or about how many there are in a batch: half of them may pass."""
+
+DENIED = frozenset({
+    TOPIC_AUTHORIZATION_FAILED, GROUP_AUTHORIZATION_FAILED, CLUSTER_AUTHORIZATION_FAILED,
+    TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+})  # fmt: skip
+"""A permission is missing."""
+
+PRODUCER_LOST = frozenset({
+    OUT_OF_ORDER_SEQUENCE_NUMBER, INVALID_TXN_STATE, INVALID_PRODUCER_ID_MAPPING,
+    TRANSACTION_COORDINATOR_FENCED, UNKNOWN_PRODUCER_ID, TRANSACTION_ABORTABLE,
+})  # fmt: skip
+"""The transaction is over, and nobody else has our work: a new producer does it again."""

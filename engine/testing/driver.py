@@ -24,10 +24,11 @@ from engine.testing.memory import HandClock, MemoryBroker, memory_edges
 from engine.topic import Topic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
 
     from engine.app import App
+    from engine.edges import Edges
     from engine.task import Task
 
 _STUCK_S = 30.0
@@ -64,6 +65,9 @@ class Driver:
         partitions: of every topic that is not created otherwise (co-partitioned by default).
         start_ms: what the clock says at first.
         settings: overrides of the app's settings, e.g. ``window_headers=True``.
+
+    Attributes:
+        wrap: changes the edges of the next start: a broker that refuses, a store that is full.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class Driver:
         self._engine: Engine | None = None
         self._seen: dict[str, int] = {}
         self._calls: list[asyncio.Task[Any]] = []  # timers' functions at work
+        self.wrap: Callable[[Edges], Edges] = lambda edges: edges
 
     # -- life --------------------------------------------------------------------------------
 
@@ -118,7 +123,8 @@ class Driver:
 
     async def _start(self) -> None:
         config = self.app.settings(**self._settings)
-        engine = Engine(config, self.app.topology(), memory_edges(self.broker, self.clock))
+        edges = self.wrap(memory_edges(self.broker, self.clock))
+        engine = Engine(config, self.app.topology(), edges)
         self.app.attach(engine)
         await engine.open()
         self._engine = engine
@@ -206,8 +212,10 @@ class Driver:
             while True:
                 await self._until_idle(engine)
                 seen = len(order)
-                await engine.checkpoint.begin(engine.assignment.working(), wait_s=_STUCK_S)
-                await engine.checkpoint.landed()
+                if not await engine.commit_now(_STUCK_S):
+                    continue  # it went back to the commit before
+                for stopped in engine.assignment.parking.stopped():
+                    raise stopped
                 if not any(tp.topic in inputs for tp, _ in order[seen:]):
                     return  # nothing that came out goes in again
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from heapq import heappop, heappush
 from typing import Any
 
-from engine.edges import Edges, Position, Transaction
+from engine.edges import Assigned, Edges, Position, Transaction
 from engine.errors import CommitRefused
 from engine.partitioner import Partitioner
 from engine.record import TP, Batch, Headers, Output
@@ -136,11 +136,12 @@ class MemorySource:
         topics: Collection[str],
         *,
         revoked: Callable[[], Awaitable[None]],
-        assigned: Callable[[set[TP]], None],
+        assigned: Callable[[Assigned], None],
     ) -> None:
         """Be given every partition."""
         await revoked()
-        assigned({TP(t, n) for t in topics for n in range(self._broker.counts[t])})
+        every = frozenset(TP(t, n) for t in topics for n in range(self._broker.counts[t]))
+        assigned(Assigned(every, frozenset(), self.membership()))
 
     async def poll(self, timeout_ms: int, *, full: Collection[TP]) -> list[Batch]:
         """Return what there is; never wait."""
@@ -180,6 +181,7 @@ class MemoryOutlet:
     """The producer. Opening a second one fences the first."""
 
     transactional = True
+    per_task = False
 
     def __init__(self, broker: MemoryBroker) -> None:
         self._broker = broker
@@ -189,6 +191,9 @@ class MemoryOutlet:
         """Take the id over."""
         self._broker.epoch += 1
         self._epoch = self._broker.epoch
+
+    async def own(self, tasks: Collection[str]) -> None:
+        """The one producer is every task's."""
 
     async def commit(self, transaction: Transaction) -> dict[TP, int]:
         """Make everything visible in one step."""
@@ -225,14 +230,17 @@ class MemoryLog:
     def __init__(self, broker: MemoryBroker) -> None:
         self._broker = broker
 
-    async def bounds(self, tps: Collection[TP]) -> dict[TP, tuple[int, int]]:
-        """Return the bounds of each partition."""
+    async def bounds(
+        self, tps: Collection[TP], *, stable: bool = False
+    ) -> dict[TP, tuple[int, int]]:
+        """Return the bounds of each partition; no transaction is ever open here."""
         return {tp: (0, len(self._broker.logs[tp])) for tp in tps}
 
-    async def read(self, tp: TP, start: int, end: int) -> AsyncIterator[Batch]:
-        """Yield one batch."""
-        if start < end:
-            yield self._broker.batch(tp, start, end)
+    async def read(self, spans: Mapping[TP, tuple[int, int]]) -> AsyncIterator[Batch]:
+        """Yield a batch a partition."""
+        for tp, (start, end) in spans.items():
+            if start < end:
+                yield self._broker.batch(tp, start, end)
 
     async def close(self) -> None:
         """Nothing is open."""

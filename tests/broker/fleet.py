@@ -31,12 +31,13 @@ class Fleet:
         for name in list(self.workers):
             self.kill(name)
 
-    def start(self, name: str) -> None:
+    def start(self, name: str, module: str = "agents", **settings: str) -> None:
         """Start a worker; the same name finds the same state directory."""
+        own = {f"HEADRACE_{key.upper()}": value for key, value in settings.items()}
         with (self.home / f"{name}.log").open("ab") as log:
             self.workers[name] = subprocess.Popen(
-                [sys.executable, "-m", "engine.cli", "worker", "agents"],
-                env={**self._environ, "HEADRACE_STATE_DIR": str(self.home / name)},
+                [sys.executable, "-m", "engine.cli", "worker", module],
+                env={**self._environ, "HEADRACE_STATE_DIR": str(self.home / name), **own},
                 cwd=ROOT,
                 stdout=log,
                 stderr=log,

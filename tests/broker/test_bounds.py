@@ -13,7 +13,7 @@ from engine.connect.loader import Loader
 from engine.devbroker import DevBroker, start_tansu
 from engine.kafka.log import KafkaLog
 from engine.record import TP
-from tests.broker import observer
+from engine.torture import observer
 from tests.shell import need_tansu
 
 pytestmark = pytest.mark.broker
@@ -41,7 +41,7 @@ async def look(bootstrap: str) -> tuple[list[tuple[int, int]], int]:
                 bounds = await log.bounds([full, empty])
                 assert bounds[empty] == (0, 0)
                 found.append(bounds[full])
-        return found, sum([len(batch) async for batch in log.read(full, *found[-1])])
+        return found, sum([len(batch) async for batch in log.read({full: found[-1]})])
     finally:
         await log.close()
 

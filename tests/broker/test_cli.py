@@ -18,7 +18,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from agents.workload import Workload
 from engine.devbroker import DevBroker
-from tests.broker import observer
+from engine.torture import observer
 from tests.broker.fleet import Fleet, wait_until
 from tests.shell import ROOT, environ, error_of, headrace
 

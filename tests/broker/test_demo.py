@@ -11,9 +11,10 @@ import pytest
 
 from agents.workload import Workload
 from engine.devbroker import DevBroker
+from engine.torture.oracle import recompute
 from tests.broker.conftest import need_kafka
-from tests.recompute import recompute, sessions_from_access_log
 from tests.shell import ROOT, error_of, headrace, need_tansu
+from tests.visits import sessions_from_access_log
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(150)]
 

@@ -12,10 +12,10 @@ import pytest
 
 from agents.workload import Workload
 from engine.devbroker import DevBroker, start_kafka
-from tests.broker import observer
+from engine.torture import observer
+from engine.torture.oracle import Expected, recompute
 from tests.broker.conftest import need_kafka
 from tests.broker.fleet import Fleet, wait_until
-from tests.recompute import Expected, recompute
 
 APP = "clickstream"
 PARTITIONS = 6
@@ -53,14 +53,16 @@ def check(seen: observer.Seen, expected: Expected, raw: list, app: str) -> None:
 class Trial:
     """A run of the main job under faults: feed, disturb, drain, stop, hold against the truth."""
 
-    def __init__(self, kafka: DevBroker, home: Path, *, events: int, seed: int) -> None:
+    def __init__(
+        self, kafka: DevBroker, home: Path, *, events: int, seed: int, **settings: str
+    ) -> None:
         self.kafka = kafka
         work = Workload(events=events, users=2_000, seed=seed)
         self.records = list(work.raw_events())
         self.profiles = list(work.profiles())
         self.placed: list[int] = []
-        settings = {"retention_ms": "-1", "session_timeout_ms": "2000", "inbox_records": "2000"}
-        self.fleet = Fleet(home, kafka.bootstrap, settings)
+        usual = {"retention_ms": "-1", "session_timeout_ms": "2000", "inbox_records": "2000"}
+        self.fleet = Fleet(home, kafka.bootstrap, usual | settings)
         asyncio.run(self._create())
 
     async def _create(self) -> None:
@@ -117,6 +119,26 @@ def test_three_replicas_one_killed_one_joining_lose_and_double_nothing(
         fleet.kill("two")
         trial.feed(0.5)
         fleet.start("four")
+        trial.settle()
+
+
+def test_a_producer_a_task_loses_and_doubles_nothing_either(
+    fresh_kafka: DevBroker, tmp_path: Path
+) -> None:
+    """The other shape of exactly-once: a kill, a zombie, a newcomer."""
+    trial = Trial(fresh_kafka, tmp_path, events=40_000, seed=8, producers="task")
+    with trial.fleet as fleet:
+        trial.feed(0.5)
+        for name in ("one", "two"):
+            fleet.start(name)
+        wait_until(lambda: trial.done() > 2_000, timeout_s=60, what="nothing is committed")
+        fleet.kill("two")
+        fleet.start("three")
+        trial.feed(0.5)
+        fleet.workers["one"].send_signal(signal.SIGSTOP)
+        time.sleep(4.0)
+        fleet.workers["one"].send_signal(signal.SIGCONT)
+        fleet.start("two")
         trial.settle()
 
 

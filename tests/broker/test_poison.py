@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.devbroker import DevBroker
-from tests.broker import observer
+from engine.torture import observer
 from tests.broker.fleet import Fleet, wait_until
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]

@@ -10,7 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from agents.workload import Workload
 from engine.devbroker import DevBroker
-from tests.broker import observer
+from engine.torture import observer
 from tests.broker.fleet import Fleet, wait_until
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]

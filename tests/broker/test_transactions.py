@@ -10,13 +10,14 @@ import pytest
 
 from engine.config import Config, make
 from engine.devbroker import DevBroker
-from engine.edges import Position, Transaction
+from engine.edges import Assigned, Position, Transaction
 from engine.errors import CommitRefused, RecordRefused
+from engine.kafka.assignor import Group, assignor_for
 from engine.kafka.consumer import KafkaSource
 from engine.kafka.log import KafkaLog
 from engine.kafka.producer import KafkaOutlet, Membership
 from engine.record import TP
-from tests.broker import observer
+from engine.torture import observer
 
 pytestmark = pytest.mark.broker
 
@@ -25,21 +26,21 @@ class Member:
     """A member of a group with a producer: what a worker has."""
 
     def __init__(self, config: Config, topic: str, instance: str) -> None:
-        self.source = KafkaSource(config, [[topic]])
+        self.source = KafkaSource(config, assignor_for([Group((topic,), stateful=False)]), instance)
         self.outlet = KafkaOutlet(config, f"{config.id}-{instance}")
-        self.assigned: set[TP] = set()
+        self.assigned: frozenset[TP] = frozenset()
         self._topic = topic
 
     async def join(self) -> None:
         await self.outlet.open()
 
         async def revoked() -> None:
-            self.assigned = set()
+            self.assigned = frozenset()
 
         await self.source.start([self._topic], revoked=revoked, assigned=self._take)
 
-    def _take(self, assigned: set[TP]) -> None:
-        self.assigned = assigned
+    def _take(self, assigned: Assigned) -> None:
+        self.assigned = assigned.active
 
     async def leave(self) -> None:
         await self.source.close()
@@ -205,13 +206,13 @@ async def test_the_log_reads_committed_records_only_and_passes_over_the_rest(
         assert first == 0
         for start, values in ((0, b"abcd"), (1, b"bcd"), (3, b"d")):
             got, at = [], start
-            async for batch in log.read(tp, start, end):
+            async for batch in log.read({tp: (start, end)}):
                 got += batch.values
                 at = batch.next_offset
             assert b"".join(got) == values
             assert at == end
         got = []
-        async for batch in log.read(tp, 0, 2):  # the fetch brings all three of the first batch
+        async for batch in log.read({tp: (0, 2)}):  # the fetch brings all three of the first batch
             got += batch.values
         assert got == [b"a", b"b"]
         await log.close()

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from agents.workload import INVALID_KINDS, Workload
-from tests.recompute import DeadLetter, Expected, recompute
+from engine.torture.oracle import DeadLetter, Expected, recompute
 from tests.shell import error_of, headrace
 
 DAY_MS = 86_400_000

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.broker import observer
+from engine.torture import observer
 from tests.broker.fleet import wait_until
 from tests.security.conftest import PASSWORD, Cluster, jwt
 from tests.shell import environ, error_of, headrace

@@ -37,15 +37,19 @@ class Harness:
         self.open()
 
     def open(self):
-        self.partition = self._make(self.store, lambda *row: self.emitted.append(row))
         while self.stored < len(self.log):
             changes = self.log[self.stored :][: self._chunk]
-            self.store.write(self.partition.restore(changes))
+            self.store.write(self.restored(changes))
             self.stored += len(changes)
+        self.partition = self._make(self.store, lambda *row: self.emitted.append(row))
         self.done, time, rows = self.committed
         del self.emitted[rows:]
         if hasattr(self.partition, "stream_time") and time >= 0:
             self.partition.stream_time = time
+
+    def restored(self, changes):
+        """What the store must hold for these changelog records."""
+        return {self.partition.family: changes}
 
     def feed(self, event):
         self._apply(self.partition, event)

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from engine import App, Contract
-from engine.errors import AgentFailed, CommitRefused, CommitUnknown, ConfigError, ContextError
+from engine.errors import CommitRefused, CommitUnknown, ConfigError, ContextError, TaskStopped
 from engine.testing import Driver
 from engine.testing.memory import MemoryOutlet
 from tables.errors import StoreCorrupted
@@ -277,10 +277,10 @@ def test_an_event_is_tried_again_before_it_is_given_up(retries, fails, dead):
         assert [int(v) for _, v, *_ in driver.raw("out")] == ([1, 2, 4] if dead else [1, 2, 3, 4])
 
 
-def test_a_worker_may_be_stopped_by_an_event():
+def test_a_task_may_be_stopped_by_an_event():
     app, topic, _, _ = failing("stop")
-    wanted = r"agent agent raised ZeroDivisionError on clicks\[0\]@2"
-    with pytest.raises(AgentFailed, match=wanted), Driver(app) as driver:
+    wanted = r"0_0 is stopped: agent agent raised ZeroDivisionError on clicks\[0\]@2\. on_error"
+    with pytest.raises(TaskStopped, match=wanted), Driver(app) as driver:
         driver.pipe_many(topic, CLICKS)
     assert driver.raw("out") == []  # nothing of it was committed
     assert [at.offset for at in driver.broker.committed.values()] == [0]
@@ -348,7 +348,7 @@ def test_a_dead_letter_of_an_agent_is_committed_with_its_own_event(waits_at):
 
     async def commit_in_the_middle(driver):
         engine = driver._engine
-        while not engine.assignment.poison:
+        while not engine.assignment.verdicts.poison:
             await engine.step()
         gates.append(asyncio.Event())
         await steps(driver, 5)
@@ -363,7 +363,7 @@ def test_a_dead_letter_of_an_agent_is_committed_with_its_own_event(waits_at):
         driver.crash()
         driver.restart()
         assert len(driver.dead_letters(topic)) == 1
-        assert driver._engine.assignment.poison == {}  # nothing is remembered for ever
+        assert driver._engine.assignment.verdicts.poison == {}  # nothing is remembered for ever
 
 
 async def hold_and_commit(engine):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tables.codec import key_codec
 from tables.memory import MemoryStore
-from tables.session import Gap, SessionPartition
+from tables.session import Gap, SessionPartition, restored
 from tables.store import TIMERS
 from tables.window import Aggregate
 from tests.unit.harness import Harness, scripts
@@ -41,6 +41,12 @@ def sessions(gap, emission=None, cache_entries=100_000):
 
 def apply(partition, event):
     partition.update(*event)
+
+
+class SessionHarness(Harness):
+    def restored(self, changes):
+        partition = self.partition
+        return restored(partition.family, changes, partition._codec, partition.gap)
 
 
 class Brute:
@@ -93,7 +99,7 @@ def test_the_rules_hold_whatever_happens_in_between(shape, events, script, emiss
     brute = Brute(*shape)
     for event in events:
         brute.feed(*event)
-    harness = Harness(sessions(Gap(*shape), emission, cache), apply)
+    harness = SessionHarness(sessions(Gap(*shape), emission, cache), apply)
     harness.run(events, script)
     assert harness.emitted == (brute.final if emission == "final" else brute.updates)
     assert harness.partition.items() == brute.items()
@@ -104,7 +110,7 @@ def test_the_rules_hold_whatever_happens_in_between(shape, events, script, emiss
 @given(shapes, events, st.sampled_from([None, "final", "updates"]), st.integers(0, 3))
 def test_it_can_be_asked_between_any_two_events(shape, events, emission, cache):
     brute = Brute(*shape)
-    harness = Harness(sessions(Gap(*shape), emission, cache), apply)
+    harness = SessionHarness(sessions(Gap(*shape), emission, cache), apply)
     for number, event in enumerate(events):
         brute.feed(*event)
         if number % 3 == 0:
@@ -124,7 +130,7 @@ def test_the_end_of_the_input_closes_everything(shape, events, script, cache):
     brute = Brute(*shape)
     for event in events:
         brute.feed(*event)
-    harness = Harness(sessions(Gap(*shape), "final", cache), apply)
+    harness = SessionHarness(sessions(Gap(*shape), "final", cache), apply)
     harness.run(events, script)
     harness.partition.close_all()
     rest = sorted(
@@ -147,7 +153,7 @@ def test_timers_beyond_the_heap_close_their_sessions_too(events, keys):
     """Many more keys than the timers' heap holds, after a restart from the changelog."""
     gap = Gap(10, 0)
     brute = Brute(10, 0)
-    harness = Harness(sessions(gap, "final", 1), apply)
+    harness = SessionHarness(sessions(gap, "final", 1), apply)
     many = [(f"{key}{n}", ts, x) for key, ts, x in events for n in range(keys)]
     for event in many:
         brute.feed(*event)
@@ -162,7 +168,7 @@ def test_timers_beyond_the_heap_close_their_sessions_too(events, keys):
 
 
 def emitted(gap, events, emission="updates"):
-    harness = Harness(sessions(gap, emission), apply)
+    harness = SessionHarness(sessions(gap, emission), apply)
     rows = []
     for event in events:
         before = len(harness.emitted)
@@ -258,7 +264,7 @@ class CountingStore(MemoryStore):
 
 def test_a_new_partition_reads_nothing():
     store = CountingStore()
-    harness = Harness(sessions(GAP), apply)
+    harness = SessionHarness(sessions(GAP), apply)
     harness.store = store
     harness.open()
     for ts in range(500):
@@ -268,7 +274,7 @@ def test_a_new_partition_reads_nothing():
 
 
 def test_a_key_is_logged_once_a_commit():
-    harness = Harness(sessions(GAP), apply)
+    harness = SessionHarness(sessions(GAP), apply)
     for ts in range(500):
         harness.feed(("a", ts, 1))
     harness.commit()
@@ -277,7 +283,7 @@ def test_a_key_is_logged_once_a_commit():
 
 def test_a_long_session_writes_few_timers():
     """One timer a gap, not one an event."""
-    harness = Harness(sessions(Gap(100, 0)), apply)
+    harness = SessionHarness(sessions(Gap(100, 0)), apply)
     written = 0
     for ts in range(5_000):
         harness.feed(("a", ts, 1))
@@ -308,7 +314,7 @@ def test_values_keep_their_type(value_type):
             "s", store, gap=GAP, key=key_codec(str), aggregate=aggregate, emit=emit, cache_entries=0
         )
 
-    harness = Harness(make, apply)
+    harness = SessionHarness(make, apply)
     for ts in (1, 2, 3):
         harness.feed(("a", ts, None))
         harness.commit()

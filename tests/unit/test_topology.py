@@ -145,8 +145,9 @@ def test_a_table_that_cannot_be_seen_is_named_in_the_error_with_the_fix() -> Non
         else:
             with pytest.raises(Exception, match="raised ContextError") as failed, Driver(app) as d:
                 d.pipe("t", key="k", value=1)
-            assert isinstance(failed.value.cause, ContextError)
-            assert "tables=[hidden]" in str(failed.value.cause)
+            cause = failed.value.reason.cause
+            assert isinstance(cause, ContextError)
+            assert "tables=[hidden]" in str(cause)
 
 
 def test_a_table_outside_of_an_agent_raises_instead_of_answering() -> None:

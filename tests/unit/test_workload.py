@@ -18,7 +18,7 @@ from agents.access_log import (
     user_number,
 )
 from agents.workload import INVALID_KINDS, MAX_LAG_MS, Workload
-from tests.recompute import recompute
+from engine.torture.oracle import recompute
 
 SMALL = Workload(events=6_000, users=400, seed=3, invalid_ratio=0.05)
 

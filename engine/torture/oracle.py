@@ -4,18 +4,19 @@ One thread, plain dicts, the standard library's json, no code of the project: a 
 agree on is not one mistake made twice. Everything is held in memory.
 """
 
+from __future__ import annotations
+
 import json
 import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
-from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 SESSION_GAP_MS = 30 * 60 * 1000
 MINUTE_MS = 60 * 1000
+GRACE_MS = 5 * 60 * 1000
 MAX_INT64 = 2**63 - 1
 
 EVENT_TYPES = ("page_view", "click", "login", "purchase", "logout")
@@ -109,7 +110,7 @@ def recompute(
         try:
             event = check(key, value)
             if unique_ids:
-                check_unseen(event["id"], seen)
+                _check_unseen(event["id"], seen)
         except ContractBroken as broken:
             expected.dead_letters.append(DeadLetter(index, broken.rule, broken.field))
             continue
@@ -137,17 +138,17 @@ def check(key: bytes | None, value: bytes | None) -> dict[str, Any]:
         raise ContractBroken("null_key")
     if value is None:
         raise ContractBroken("null_value")
-    event = parse(value)
+    event = _parse(value)
     if not isinstance(event, dict):
         raise ContractBroken("object")
-    check_presence(event)
+    _check_presence(event)
     for name in TEXT_FIELDS:
         if type(event[name]) is not str:
             raise ContractBroken("type", name)
-    check_timestamp(event["timestamp"])
-    check_number("value", event["value"], 10_000)
-    check_number("time_on_page", event["time_on_page"], math.inf)
-    check_properties(event["properties"])
+    _check_timestamp(event["timestamp"])
+    _check_number("value", event["value"], 10_000)
+    _check_number("time_on_page", event["time_on_page"], math.inf)
+    _check_properties(event["properties"])
     if not re.search(r"^user_\d+$", event["user_id"]):
         raise ContractBroken("pattern", "user_id")
     if event["event_type"] not in EVENT_TYPES:
@@ -155,13 +156,13 @@ def check(key: bytes | None, value: bytes | None) -> dict[str, Any]:
     return event
 
 
-def parse(value: bytes) -> Any:
+def _parse(value: bytes) -> Any:
     try:
         text = value.decode("utf-8")
     except UnicodeDecodeError:
         raise ContractBroken("encoding") from None
     try:
-        parsed = json.loads(text, parse_constant=refuse_constant)
+        parsed = json.loads(text, parse_constant=_refuse_constant)
         json.dumps(parsed, ensure_ascii=False).encode("utf-8")  # half a surrogate pair fails
     except UnicodeEncodeError:
         raise ContractBroken("encoding") from None
@@ -170,11 +171,11 @@ def parse(value: bytes) -> Any:
     return parsed
 
 
-def refuse_constant(name: str) -> NoReturn:
+def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(name)  # NaN, Infinity, -Infinity: not JSON
 
 
-def check_presence(event: dict[str, Any]) -> None:
+def _check_presence(event: dict[str, Any]) -> None:
     for name in FIELDS:
         if name not in event:
             raise ContractBroken("missing", name)
@@ -182,27 +183,27 @@ def check_presence(event: dict[str, Any]) -> None:
             raise ContractBroken("null", name)
 
 
-def check_unseen(event_id: str, seen: set[str]) -> None:
+def _check_unseen(event_id: str, seen: set[str]) -> None:
     if event_id in seen:
         raise ContractBroken("duplicate", "id")
     seen.add(event_id)
 
 
-def check_timestamp(timestamp: Any) -> None:
+def _check_timestamp(timestamp: Any) -> None:
     if type(timestamp) is not int:
         raise ContractBroken("type", "timestamp")
     if not 0 <= timestamp <= MAX_INT64:
         raise ContractBroken("range", "timestamp")
 
 
-def check_number(name: str, number: Any, most: float) -> None:
+def _check_number(name: str, number: Any, most: float) -> None:
     if type(number) not in {int, float}:  # a bool is an int to isinstance
         raise ContractBroken("type", name)
     if number in {math.inf, -math.inf} or not 0 <= number <= most:
         raise ContractBroken("range", name)
 
 
-def check_properties(properties: Any) -> None:
+def _check_properties(properties: Any) -> None:
     if type(properties) is not dict:
         raise ContractBroken("type", "properties")
     if any(type(text) is not str for text in properties.values()):
@@ -220,10 +221,10 @@ def sessions_of(events: Iterable[dict[str, Any]]) -> list[Session]:
             groups[-1].append(event)
         else:
             groups.append([event])
-    return [session_of(group) for group in groups]
+    return [_session_of(group) for group in groups]
 
 
-def session_of(events: list[dict[str, Any]]) -> Session:
+def _session_of(events: list[dict[str, Any]]) -> Session:
     page_views = sum(event["event_type"] == "page_view" for event in events)
     return Session(
         start=events[0]["timestamp"],
@@ -233,37 +234,3 @@ def session_of(events: list[dict[str, Any]]) -> Session:
         total_time=sum(event["time_on_page"] for event in events),
         bounce=page_views == 1,
     )
-
-
-# --- an access log ----------------------------------------------------------------------------
-
-
-class Visit(NamedTuple):
-    """A session in an access log."""
-
-    start: int
-    end: int
-    requests: int
-
-
-def sessions_from_access_log(path: Path) -> dict[str, list[Visit]]:
-    """Per client address, the log's visits: a gap of more than 30 minutes starts a new one."""
-    times: dict[str, list[int]] = {}
-    with path.open(encoding="utf-8", errors="replace", newline="\n") as lines:
-        for line in lines:
-            address, _, rest = line.partition(" ")
-            stamp = rest[rest.index("[") + 1 : rest.index("]")]
-            when = datetime.strptime(stamp, "%d/%b/%Y:%H:%M:%S %z")
-            times.setdefault(address, []).append(int(when.timestamp()) * 1000)
-    return {address: visits_of(sorted(at)) for address, at in times.items()}
-
-
-def visits_of(times: list[int]) -> list[Visit]:
-    visits: list[Visit] = []
-    for time in times:
-        if visits and time - visits[-1].end <= SESSION_GAP_MS:
-            last = visits[-1]
-            visits[-1] = Visit(last.start, time, last.requests + 1)
-        else:
-            visits.append(Visit(time, time, 1))
-    return visits

@@ -8,15 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.recompute import (
-    SESSION_GAP_MS,
-    DeadLetter,
-    Session,
-    Visit,
-    recompute,
-    sessions_from_access_log,
-    sessions_of,
-)
+from engine.torture.oracle import SESSION_GAP_MS, DeadLetter, Session, recompute, sessions_of
+from tests.visits import Visit, sessions_from_access_log
 
 EVENT = {
     "id": "a",
