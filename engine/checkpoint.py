@@ -154,7 +154,7 @@ class Checkpoint:
             _find(error, cuts)
             raise
         except AccessDenied as error:
-            error.tasks = [cut.task for cut in cuts if _writes(cut, error.topics)]
+            error.tasks = [cut.task for cut in cuts if _touches(cut, error.topics)]
             raise
         crashpoint.reach("committed")
         # 6. the store follows Kafka, never leads it
@@ -183,6 +183,7 @@ def _find(error: RecordRefused, cuts: list[TaskCut]) -> None:
             left -= len(rows)
 
 
-def _writes(cut: TaskCut, topics: Collection[str]) -> bool:
-    """Say whether a cut has records for one of these topics; of no topics: whether it exists."""
-    return not topics or any(tp.topic in topics for tp in (*cut.rows, *cut.changelogs))
+def _touches(cut: TaskCut, topics: Collection[str]) -> bool:
+    """Say whether a cut has to do with one of these topics; with none given, all have."""
+    tps = (*cut.rows, *cut.changelogs, *cut.positions)
+    return not topics or any(tp.topic in topics for tp in tps)
