@@ -27,7 +27,7 @@ PARTITIONS = 4
 AT_ONCE = 3
 """Trials wait most of the time: for processes to start, for a session to run out."""
 LOOK_S = 0.25
-PATIENCE_S = 90.0
+PATIENCE_S = 45.0
 PASSES = {"revoke": 2}
 """How often a point is passed before it means something: a worker that joins gives nothing up."""
 SETTINGS: dict[str, str | int | bool] = {
@@ -113,10 +113,14 @@ class _Trial:
         fleet.add()
         await self._until_done(half // 2)
         armed = fleet.add(crash_at=f"{self._point}:{PASSES.get(self._point, 1)}")
-        await self._send("raw-events", events[half:])
-        await self._provoke(armed.number)
         child = armed.child
         assert child is not None
+        await self._until(lambda: fleet.at_work(armed) or child.exit_code is not None)
+        await self._send("raw-events", events[half:])
+        if self._point == "revoke":
+            fleet.add()  # a rebalance
+        if self._point == "shutdown":
+            child.ask_to_stop()
         await asyncio.to_thread(child.wait, PATIENCE_S)
         code = child.exit_code
         if code is None:
@@ -128,17 +132,6 @@ class _Trial:
         await asyncio.to_thread(fleet.stop_all)
         verdict = await audit.audit(self._bootstrap, job, fleet.homes)
         return Crash(self._point, code, said[-1] if said else "", verdict)
-
-    async def _provoke(self, number: int) -> None:
-        """Bring about what does not happen by itself: a rebalance, a stop."""
-        armed = self._fleet.workers[number - 1]
-        if self._point == "shutdown":
-            await self._until(lambda: self._fleet.at_work(armed))
-            assert armed.child is not None
-            armed.child.ask_to_stop()
-        elif self._point == "revoke":
-            await self._until(lambda: self._fleet.at_work(armed))
-            self._fleet.add()
 
     async def _send(self, topic: str, records: Sequence[Keyed]) -> None:
         await observer.produce(self._bootstrap, self._job.topic(topic), records, PARTITIONS)
