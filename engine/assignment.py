@@ -26,7 +26,7 @@ from engine.verdicts import Verdicts
 from tables.errors import StoreCorrupted, StoreLocked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from engine.config import Config
     from engine.edges import Assigned, Edges, Position
@@ -153,6 +153,7 @@ class Assignment:
             for name, number in keys
         }
         every = [tp for tps in inputs.values() for tp in tps]
+        await self._edges.outlet.own([_name(key) for key in inputs])
         committed = await self._edges.source.positions(every)
         fresh = [tp for tp in every if committed.get(tp) is None]
         bounds = await self._edges.log.bounds(fresh)
@@ -257,6 +258,11 @@ class Assignment:
 
     def _inputs_of(self, part: str) -> list[str]:
         return [topic for topic, owner in self._part_of.items() if owner.name == part]
+
+    def readers_of(self, topics: Collection[str]) -> list[Task]:
+        """Return the tasks that read one of these topics."""
+        parts = {self._part_of[topic].name for topic in topics if topic in self._part_of}
+        return [task for task in self.tasks.values() if task.part.name in parts]
 
     def key_of(self, task: Task) -> TaskKey:
         """Return the key of a task."""

@@ -24,6 +24,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from engine import crashpoint
 from engine.edges import Transaction
 from engine.errors import AccessDenied, CommitUnknown, RecordRefused
 from engine.task import State
@@ -122,7 +123,19 @@ class Checkpoint:
         return cuts
 
     async def _deliver(self, cuts: list[TaskCut], membership: object) -> None:
-        """Steps 3 to 6."""
+        """Steps 3 to 6: all tasks in one transaction, or each in its own."""
+        if not self._edges.outlet.per_task:
+            await self._land(cuts, membership)
+            return
+        landed = await asyncio.gather(
+            *(self._land([cut], membership) for cut in cuts), return_exceptions=True
+        )
+        for failure in landed:  # only now: what did land is in the stores
+            if failure is not None:
+                raise failure
+
+    async def _land(self, cuts: list[TaskCut], membership: object) -> None:
+        """Bring cuts to Kafka in one transaction, then to their stores."""
         began = self._edges.clock.elapsed_ms()
         rows: dict[TP, list[Output]] = {}
         positions: dict[TP, Position] = {}
@@ -131,19 +144,25 @@ class Checkpoint:
             for part in (cut.rows, cut.changelogs):
                 for tp, outputs in part.items():
                     rows.setdefault(tp, []).extend(outputs)  # a list of our own: cuts keep theirs
+        crashpoint.reach_with(cuts)
         # 3, 4, 5
         try:
-            ends = await self._edges.outlet.commit(Transaction(rows, positions, membership))
+            ends = await self._edges.outlet.commit(
+                Transaction(rows, positions, membership, cuts[0].task.id)
+            )
         except RecordRefused as error:
             _find(error, cuts)
             raise
         except AccessDenied as error:
-            error.tasks = [cut.task for cut in cuts if _writes(cut, error.topics)]
+            error.tasks = [cut.task for cut in cuts if _touches(cut, error.topics)]
             raise
+        crashpoint.reach("committed")
         # 6. the store follows Kafka, never leads it
         for cut in cuts:
             if cut.task.state is not State.CLOSED:
                 cut.task.committed(cut, ends)
+                if cut is not cuts[-1]:
+                    crashpoint.reach("between-writes")
         sent: dict[str, int] = {}
         for tp, outputs in rows.items():
             sent[tp.topic] = sent.get(tp.topic, 0) + len(outputs)
@@ -164,6 +183,7 @@ def _find(error: RecordRefused, cuts: list[TaskCut]) -> None:
             left -= len(rows)
 
 
-def _writes(cut: TaskCut, topics: Collection[str]) -> bool:
-    """Say whether a cut has records for one of these topics; of no topics: whether it exists."""
-    return not topics or any(tp.topic in topics for tp in (*cut.rows, *cut.changelogs))
+def _touches(cut: TaskCut, topics: Collection[str]) -> bool:
+    """Say whether a cut has to do with one of these topics; with none given, all have."""
+    tps = (*cut.rows, *cut.changelogs, *cut.positions)
+    return not topics or any(tp.topic in topics for tp in tps)

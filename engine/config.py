@@ -17,6 +17,7 @@ from engine.errors import ConfigError
 from engine.security import Security, decode_field, make_security
 
 Guarantee = Literal["exactly_once", "at_least_once"]
+Producers = Literal["worker", "task"]
 Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
 Options = TypeVar("Options", bound=msgspec.Struct)
 
@@ -35,6 +36,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         instance: a stable name of this worker, which no other one has (``group.instance.id``); the
             default is one kept in ``state_dir``. A worker that was given one does not leave the
             group when it stops: its tasks wait for it, for ``session_timeout_ms``.
+        producers: transactions are the ``worker``'s, all its tasks in one, or each ``task``'s.
         standby_replicas: so many other workers keep a warm copy of each task's tables.
         rack: where this worker runs: the copies of a task are spread over racks.
         partitions, replicas, retention_ms, segment_ms, min_insync: for topics that are created.
@@ -58,6 +60,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     session_timeout_ms: int = 10_000
     state_dir: Path = Path(".headrace")
     instance: str = ""
+    producers: Producers = "worker"
     standby_replicas: int = 0
     rack: str = ""
     partitions: int = 12
@@ -195,6 +198,11 @@ def cache_dir() -> Path | None:
     """Return where downloads are kept (``HEADRACE_CACHE``), or None for the default."""
     value = os.environ.get("HEADRACE_CACHE")
     return Path(value) if value else None
+
+
+def crash_at() -> str:
+    """Return the place to crash at (``HEADRACE_CRASH_AT``); see engine/crashpoint.py."""
+    return os.environ.get("HEADRACE_CRASH_AT", "")
 
 
 def in_ci() -> bool:

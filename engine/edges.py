@@ -32,11 +32,13 @@ class Transaction(NamedTuple):
         positions: the input offsets that they stand for.
         membership: the group membership under which the work was done; a coordinator that has
             given the partitions to somebody else refuses it.
+        task: whose work it is (of several: the first one's).
     """
 
     rows: Mapping[TP, list[Output]]
     positions: Mapping[TP, Position]
     membership: Any
+    task: str = ""
 
 
 class Assigned(NamedTuple):
@@ -99,9 +101,18 @@ class Outlet(Protocol):
     """The producer's side."""
 
     transactional: bool
+    per_task: bool
+    """Whether each task's work is a transaction of its own."""
 
     async def open(self) -> None:
         """Become the one and only producer of our id: older ones are fenced from here on."""
+        ...
+
+    async def own(self, tasks: Collection[str]) -> None:
+        """Become the one and only producer of these tasks, where each has one of its own.
+
+        It comes before their positions are read: whoever had them can commit nothing from here on.
+        """
         ...
 
     async def commit(self, transaction: Transaction) -> dict[TP, int]:

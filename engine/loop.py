@@ -14,6 +14,7 @@ import gc
 import logging
 from typing import TYPE_CHECKING
 
+from engine import crashpoint
 from engine.assignment import Assignment
 from engine.checkpoint import Checkpoint
 from engine.errors import (
@@ -47,6 +48,8 @@ SHARE_RECORDS = 100
 REVOKE_BUDGET_S = 20.0
 HOLD_BUDGET_S = 10.0
 RETRY_S = 0.2
+RETRY_MOST_S = 5.0
+DENIED_S = 2.0
 
 
 class Engine:
@@ -88,6 +91,7 @@ class Engine:
             while not self._stopping:
                 await self.step()
             await self._last_commit()
+            crashpoint.reach("shutdown")
             for stopped in self.assignment.parking.stopped():
                 raise stopped  # again: whoever started the worker sees it in how it ends
         finally:
@@ -272,6 +276,7 @@ class Engine:
         While the group makes up its mind, the tasks go on with what they have: most stay here. What
         they do is committed under the new generation, or dropped with those that have gone.
         """
+        crashpoint.reach("revoke")
         self._moving = True
         try:
             await self._commit_all()
@@ -336,11 +341,8 @@ class Engine:
                     self.metrics.commit_failed("record refused")
                     self._rule(task, self.assignment.verdicts.on_refusal(cut, error), error)
                     await self._start_over()
-                case AccessDenied(tasks=[_, *_] as tasks):
-                    self.metrics.commit_failed("access denied")
-                    for task in tasks:
-                        self.assignment.parking.wait(self.assignment.key_of(task), error)
-                    await self._start_over()
+                case AccessDenied():
+                    await self._answer_denied(error)
                 case CommitRefused():
                     log.warning("%s; going back to the last commit", error)
                     self.metrics.commit_failed("refused")
@@ -360,12 +362,23 @@ class Engine:
                 case _:
                     raise error
 
+    async def _answer_denied(self, error: AccessDenied) -> None:
+        """Let those tasks wait that a missing permission concerns; all, if it is everybody's."""
+        log.error("%s", error)
+        concerned = error.tasks or self.assignment.readers_of(error.topics)
+        for task in concerned:
+            self.assignment.parking.wait(self.assignment.key_of(task), error)
+        if not concerned:
+            await asyncio.sleep(DENIED_S)
+        await self._start_over()
+
     async def _start_over(self) -> None:
         """Drop what is in memory, fence our own past, go on from the committed positions."""
         self._doubt = None
         await self.checkpoint.abandon()
         self.checkpoint = Checkpoint(self.edges, self.metrics)
         await self.assignment.drop(list(self.assignment.tasks))
+        pause_s = RETRY_S
         while not self._stopping:
             try:
                 await self.edges.outlet.open()
@@ -373,8 +386,9 @@ class Engine:
                 if self._assigned is None and self.assignment.is_member():
                     await self.assignment.renew()
             except BrokerError as error:
-                log.warning("%s; trying again", error)
-                await asyncio.sleep(RETRY_S)
+                log.warning("%s; trying again in %g s", error, pause_s)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, RETRY_MOST_S)
             else:
                 return
 

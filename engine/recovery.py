@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from engine import position
+from engine import crashpoint, position
 from engine.record import TP
 from engine.task import TABLE
 
@@ -69,6 +69,7 @@ async def restore(
     async for batch in reader.read({span.tp: (span.start, span.end) for span in spans}):
         span = by_tp[batch.tp]
         count = _apply(span, batch)
+        crashpoint.reach("restore")
         metrics.restored(span.table.name, count)
         done += count
         if done - said >= _SAY_EVERY:

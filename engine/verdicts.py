@@ -17,11 +17,10 @@ import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 from engine import position
-from engine.errors import AgentFailed
+from engine.errors import AgentFailed, RecordRefused
 
 if TYPE_CHECKING:
     from engine.edges import Position
-    from engine.errors import RecordRefused
     from engine.record import TP
     from engine.task import Task, TaskCut
 
@@ -170,8 +169,8 @@ class Verdicts:
             silent = self.poison[other] = AgentFailed(error.agent, error.place, error.cause)
             silent.letter = False
         what = "goes to the dead letters" if outcome == "dead_letter" else "is skipped"
-        log.error("%s; after %d tries the event %s", error, error.tries, what,
-                  exc_info=error.cause)  # fmt: skip
+        trace = None if isinstance(error.cause, RecordRefused) else error.cause
+        log.error("%s; after %d tries the event %s", error, error.tries, what, exc_info=trace)
         return Ruling()
 
     def passed(self, task: str, committed: dict[TP, Position]) -> None:

@@ -19,7 +19,7 @@ import msgspec
 from tables.codec import value_codec
 from tables.store import TIMERS
 from tables.table import Cut
-from tables.timers import NEVER, Timers, timer_row
+from tables.timers import NEVER, Timers, timer_rows
 from tables.window import NO_TIME
 
 if TYPE_CHECKING:
@@ -251,12 +251,13 @@ def restored(
     """Return what a store must hold for these changelog records: them, and their timers."""
     after = gap.gap_ms + gap.grace_ms + 1
     decode = codec.decode
-    timers = [
-        timer_row(family, min(session.end for session in decode(raw)) + after, raw_key)
-        for raw_key, raw in changes
-        if raw is not None
-    ]
-    return {family: changes, TIMERS: timers}
+    timers: list[tuple[int, bytes]] = []
+    for raw_key, raw in changes:
+        if raw is not None:
+            sessions = decode(raw)
+            end = sessions[0].end if len(sessions) == 1 else min(each.end for each in sessions)
+            timers.append((end + after, raw_key))
+    return {family: changes, TIMERS: timer_rows(family, timers)}
 
 
 def sessions_codec(value_type: Any) -> Codec[list[Session]]:

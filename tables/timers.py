@@ -16,6 +16,8 @@ from tables.codec import TIME_BYTES, decode_time, encode_time
 from tables.store import TIMERS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from tables.store import Change, Store
 
 _CHUNK = 10_000
@@ -25,9 +27,10 @@ NEVER = 1 << 62
 """A time (ms) that does not come."""
 
 
-def timer_row(owner: str, time_ms: int, key: bytes) -> Change:
-    """Return the store's entry for a timer."""
-    return owner.encode() + b"\0" + encode_time(time_ms) + key, b""
+def timer_rows(owner: str, timers: Iterable[tuple[int, bytes]]) -> list[Change]:
+    """Return the store's entries for timers, given as time (ms) and key."""
+    prefix = owner.encode() + b"\0"
+    return [(prefix + encode_time(time_ms) + key, b"") for time_ms, key in timers]
 
 
 class Timers:

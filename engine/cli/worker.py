@@ -50,10 +50,12 @@ def worker(module: str, replicas: int, log_level: str, *, replica: bool, **given
       headrace worker
       headrace worker shop.orders:app --broker kafka1:9092 --replicas 4
     """
+    from engine import config, crashpoint
     from engine.cli.console import log_to_stderr
     from engine.cli.loading import load_app
     from engine.cli.running import run
 
+    crashpoint.arm(config.crash_at())
     log_to_stderr(log_level, aiokafka=True)
     app = load_app(module)
     app.configure(**settings_of(given))

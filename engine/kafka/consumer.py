@@ -16,15 +16,17 @@ from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.client import ConnectionGroup
 from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.errors import (
+    GroupAuthorizationFailedError,
     IllegalStateError,
     KafkaError,
     NoOffsetForPartitionError,
     OffsetOutOfRangeError,
+    TopicAuthorizationFailedError,
 )
 from aiokafka.structs import OffsetAndMetadata
 
 from engine.edges import Assigned, Position
-from engine.errors import BrokerError, ConfigError
+from engine.errors import AccessDenied, BrokerError, ConfigError
 from engine.kafka import protocol, static
 from engine.kafka.client import back_off, make_consumer, release, unreachable
 from engine.kafka.producer import Membership
@@ -159,6 +161,11 @@ class KafkaSource:
         """Raise what went wrong with the membership."""
         try:
             self._consumer._coordinator.check_errors()
+        except (GroupAuthorizationFailedError, TopicAuthorizationFailedError) as error:
+            raise AccessDenied(
+                f"no permission to be a member of group {self._config.id} ({error!r}): grant READ "
+                "on the group, and READ and DESCRIBE on its topics"
+            ) from error
         except KafkaError as error:
             if static.is_fenced(error):
                 raise ConfigError(static.fenced(self._config, self._instance)) from error
@@ -201,6 +208,11 @@ class KafkaSource:
                 f"{tp}: the committed position is not in the topic any more (retention, or "
                 f"the topic was created anew). Decide what to lose: set the group's offsets with "
                 f"`kafka-consumer-groups --group {self._config.id} --reset-offsets`, then restart"
+            ) from error
+        except TopicAuthorizationFailedError as error:
+            raise AccessDenied(
+                f"no permission to read topic {tp.topic}: grant READ and DESCRIBE on it",
+                [tp.topic],
             ) from error
         except KafkaError as error:
             raise BrokerError(f"{tp}: {error!r}") from error

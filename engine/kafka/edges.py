@@ -14,6 +14,7 @@ from engine.kafka.admin import KafkaAdmin
 from engine.kafka.assignor import Group, assignor_for
 from engine.kafka.consumer import KafkaSource
 from engine.kafka.log import KafkaLog
+from engine.kafka.pertask import TaskOutlets
 from engine.kafka.plain import PlainOutlet
 from engine.kafka.producer import KafkaOutlet
 from tables.errors import StoreCorrupted
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from pathlib import Path
 
+    from engine.clock import Clock
     from engine.config import Config
+    from engine.edges import Outlet
     from engine.kafka.assignor import TaskId
     from engine.topology import SubTopology
     from tables.store import Store
@@ -41,11 +44,7 @@ def kafka_edges(config: Config, parts: Sequence[SubTopology]) -> Edges:
     )
     instance = instance_of(config, home)
     source = KafkaSource(config, assignor, instance)
-    outlet = (
-        KafkaOutlet(config, f"{config.id}-{instance}", clock)
-        if config.guarantee == "exactly_once"
-        else PlainOutlet(config, source.commit_plain, clock)
-    )
+    outlet = _outlet(config, source, instance, clock)
     memory = Memory(cache_bytes=config.cache_bytes, write_buffer_bytes=config.write_buffer_bytes)
 
     def open_store(task: str, families: Collection[str]) -> Store:
@@ -63,6 +62,14 @@ def kafka_edges(config: Config, parts: Sequence[SubTopology]) -> Edges:
         admin=KafkaAdmin(config),
         open_store=open_store,
     )
+
+
+def _outlet(config: Config, source: KafkaSource, instance: str, clock: Clock) -> Outlet:
+    if config.guarantee != "exactly_once":
+        return PlainOutlet(config, source.commit_plain, clock)
+    if config.producers == "task":
+        return TaskOutlets(config, clock)
+    return KafkaOutlet(config, f"{config.id}-{instance}", clock)
 
 
 def kept_in(home: Path, parts: Sequence[SubTopology]) -> list[TaskId]:

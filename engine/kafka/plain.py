@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from aiokafka.errors import KafkaError
 
-from engine.errors import CommitUnknown, RecordRefused
+from engine.errors import CommitUnknown
 from engine.kafka.produce import Connected, Producing, Refused
-from engine.kafka.records import encode_batches
+from engine.kafka.records import halves
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -48,17 +48,16 @@ class PlainOutlet(Connected):
     async def commit(self, transaction: Transaction) -> dict[TP, int]:
         """See :class:`engine.edges.Outlet`; what fails here is sent again."""
         assert self._client is not None, "the outlet is not open"
-        latest_ms = self._latest_ms()
+        rows = transaction.rows
         try:
             async with asyncio.timeout(self._config.transaction_timeout_ms / 1000):
-                batches = {
-                    tp: encode_batches(rows, self._codec, latest_ms=latest_ms)
-                    for tp, rows in transaction.rows.items()
-                }
-                ends = await Producing(self._client).send(batches)
+                producing = Producing(
+                    self._client, halve=lambda tp, batch: halves(batch, rows[tp], self._encode)
+                )
+                ends = await producing.send({tp: self._encode(rows[tp]) for tp in rows})
                 await self._commit_offsets(dict(transaction.positions))
         except Refused as error:
-            raise RecordRefused(str(error)) from error
+            raise error.as_error() from error
         except (TimeoutError, KafkaError, OSError) as error:
             raise CommitUnknown(f"no answer from the broker: {error!r}") from error
         return ends

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import defaultdict
+from collections import defaultdict, deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.produce import ProduceRequest
 
+from engine import crashpoint
 from engine.clock import SystemClock
-from engine.errors import BrokerError, RecordRefused
+from engine.errors import (
+    AccessDenied,
+    BrokerError,
+    CommitRefused,
+    CommitUnknown,
+    HeadraceError,
+    RecordRefused,
+)
 from engine.kafka import protocol
 from engine.kafka.client import FUTURE_MS, back_off, connect
 from engine.kafka.records import CODECS, Encoded, encode_batches
 from engine.record import TP
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable
+    from collections.abc import Awaitable, Collection, Iterable
 
     from aiokafka.client import AIOKafkaClient
 
@@ -30,11 +39,41 @@ PRODUCE_TIMEOUT_MS = 20_000
 
 
 class Refused(Exception):
-    """A broker answered with an error code that does not pass."""
+    """A broker answered with an error code that does not pass.
 
-    def __init__(self, what: str, code: int) -> None:
+    Attributes:
+        tp: of the partition that it is about, if it is about one.
+        index: of the record that it is about, among all that go to this partition.
+    """
+
+    def __init__(
+        self, what: str, code: int, tp: TP | None = None, index: int | None = None
+    ) -> None:
         self.code = code
-        super().__init__(f"{what}: Kafka error {code}")
+        self.tp = tp
+        self.index = index
+        super().__init__(f"{what}: {protocol.name_of(code)}")
+
+    def as_error(self) -> HeadraceError:
+        """Return what it means to whoever commits; a code that nobody foresaw is final."""
+        if self.code in protocol.FENCED:
+            return CommitRefused(f"this worker is not the owner any more ({self})")
+        if self.code in protocol.PRODUCER_LOST:
+            return CommitUnknown(f"the broker has given the transaction up ({self})")
+        if self.code in protocol.DENIED:
+            about_topic = self.code == protocol.TOPIC_AUTHORIZATION_FAILED
+            topics = [self.tp.topic] if self.tp is not None and about_topic else []
+            what = f"on topic {topics[0]}" if topics else "to commit"
+            return AccessDenied(f"no permission {what} ({self}): grant it", topics)
+        reason = f"{self.tp} does not take it ({protocol.name_of(self.code)})"
+        return RecordRefused(
+            f"{self}; nothing of this transaction is visible",
+            tp=self.tp, index=self.index, reason=reason,
+        )  # fmt: skip
+
+
+Halve = Callable[[TP, Encoded], list[Encoded]]
+"""Encodes the records of a batch again, in two."""
 
 
 class Producing:
@@ -42,43 +81,67 @@ class Producing:
 
     Args:
         transactional_id: of the transaction that the batches belong to, if they belong to one.
+        halve: for a batch that a broker refuses as a whole; None: there is nothing to halve.
     """
 
-    def __init__(self, client: AIOKafkaClient, transactional_id: str | None = None) -> None:
+    def __init__(
+        self,
+        client: AIOKafkaClient,
+        transactional_id: str | None = None,
+        halve: Halve | None = None,
+    ) -> None:
         self._client = client
         self._transactional_id = transactional_id
+        self._halve = halve
 
     async def send(self, batches: dict[TP, list[Encoded]]) -> dict[TP, int]:
         """Send all batches; return, per partition, the offset after its last record.
 
+        A batch that is refused goes out in halves, and so on, until it passes (it was too large)
+        or holds one record.
+
         Raises:
-            Refused: a broker does not take a batch.
+            Refused: a broker does not take a record.
             KafkaError, OSError: a request got no answer.
         """
         ends: dict[TP, int] = {}
         for topic in {tp.topic for tp in batches}:
             await self._client._wait_on_metadata(topic)
-        for number in range(max(map(len, batches.values()), default=0)):
-            waiting = {tp: rows[number] for tp, rows in batches.items() if number < len(rows)}
-            attempt = 0
-            while waiting:
-                taken = await self._round(waiting)
-                ends |= taken
-                waiting = {tp: batch for tp, batch in waiting.items() if tp not in taken}
-                if waiting:
-                    await back_off(attempt)
-                    attempt += 1
-                    await self._client.force_metadata_update()
+        queues = {tp: deque(rows) for tp, rows in batches.items() if rows}
+        attempt = 0
+        while queues:
+            taken, refused = await self._round({tp: queue[0] for tp, queue in queues.items()})
+            for tp, code in refused.items():
+                batch = queues[tp].popleft()
+                if code not in protocol.RECORD_REFUSED or batch.count == 1 or not self._halve:
+                    raise Refused(f"produce to {tp}", code, tp, batch.start)
+                queues[tp].extendleft(reversed(self._halve(tp, batch)))
+            moved = len(taken) + len(refused) == len(queues)
+            for tp in taken:
+                queues[tp].popleft()
+                if not queues[tp]:
+                    del queues[tp]
+            ends |= taken
+            if moved:
+                attempt = 0
+            else:
+                await back_off(attempt)
+                attempt += 1
+                await self._client.force_metadata_update()
         return ends
 
-    async def _round(self, batches: dict[TP, Encoded]) -> dict[TP, int]:
-        """Send one batch to each partition that has a leader; return the ends of those taken."""
+    async def _round(self, batches: dict[TP, Encoded]) -> tuple[dict[TP, int], dict[TP, int]]:
+        """Send one batch to each partition that has a leader.
+
+        Returns the ends of those that were taken, and the error codes of those that never will be.
+        """
         by_node: dict[int, dict[TP, Encoded]] = defaultdict(dict)
         for tp, batch in batches.items():
             node = self._client.cluster.leader_for_partition(tp)
             if node is not None and node != -1:
                 by_node[node][tp] = batch
         ends: dict[TP, int] = {}
+        refused: dict[TP, int] = {}
         answers = await together(self._produce(node, part) for node, part in by_node.items())
         for answer in answers:
             for topic, partitions in answer.topics:
@@ -87,8 +150,8 @@ class Producing:
                     if code == protocol.NONE:
                         ends[tp] = offset + batches[tp].count
                     elif code not in protocol.TRY_LEADER_AGAIN:
-                        raise Refused(f"produce to {tp}", code)
-        return ends
+                        refused[tp] = code
+        return ends, refused
 
     async def _produce(self, node: int, batches: dict[TP, Encoded]) -> Any:
         topics: dict[str, list[tuple[int, bytes]]] = defaultdict(list)
@@ -100,11 +163,13 @@ class Producing:
             timeout=PRODUCE_TIMEOUT_MS,
             topics=list(topics.items()),
         )
-        return await self._client.send(node, request)
+        return await crashpoint.sent("produce-sent", self._client.send(node, request))
 
 
 class Connected:
-    """What both kinds of outlet have: a connection, and sending outside of transactions."""
+    """What all kinds of outlet have: a connection, and sending outside of transactions."""
+
+    per_task = False
 
     def __init__(self, config: Config, clock: Clock | None = None) -> None:
         self._config = config
@@ -114,6 +179,12 @@ class Connected:
 
     async def _connect(self) -> None:
         self._client = await connect(self._config, "producer")
+
+    def _encode(self, rows: list[Output], **how: Any) -> list[Encoded]:
+        return encode_batches(rows, self._codec, latest_ms=self._latest_ms(), **how)
+
+    async def own(self, tasks: Collection[str]) -> None:
+        """The one producer is every task's: nothing to do."""
 
     def _latest_ms(self) -> int:
         """Return the latest timestamp (ms) that a record may go out with."""
@@ -143,7 +214,7 @@ class Connected:
         try:
             await Producing(self._client).send({TP(topic, partition or 0): batches})
         except Refused as error:
-            raise RecordRefused(str(error)) from error
+            raise error.as_error() from error
         except (KafkaError, OSError) as error:
             raise BrokerError(f"could not send to {topic}: {error!r}") from error
 

@@ -32,11 +32,13 @@ from aiokafka.protocol.transaction import (
     InitProducerIdRequest,
 )
 
-from engine.errors import BrokerError, CommitRefused, CommitUnknown, RecordRefused
+from engine import crashpoint
+from engine.errors import AccessDenied, BrokerError, CommitUnknown
 from engine.kafka import protocol
 from engine.kafka.client import back_off
 from engine.kafka.produce import Connected, Producing, Refused, together
-from engine.kafka.records import Encoded, encode_batches
+from engine.kafka.records import halves
+from engine.record import TP
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -44,11 +46,13 @@ if TYPE_CHECKING:
     from engine.clock import Clock
     from engine.config import Config
     from engine.edges import Transaction
-    from engine.record import TP
+    from engine.kafka.records import Encoded
+    from engine.record import Output
 
 log = logging.getLogger(__name__)
 
 OPEN_TIMEOUT_S = 60.0
+_NOTHING = {protocol.NONE, protocol.OPERATION_NOT_ATTEMPTED}  # for another one's sake
 _TXN, _GROUP = CoordinationType.TRANSACTION, CoordinationType.GROUP
 
 
@@ -96,22 +100,34 @@ class KafkaOutlet(Connected):
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
                 await self._connect()
+                crashpoint.reach("before-init")
                 answer = await self._ask(
                     _TXN,
                     lambda: InitProducerIdRequest(
                         transactional_id=self._id,
                         transaction_timeout_ms=self._config.transaction_timeout_ms,
                     ),
-                    lambda answer: [answer.error_code],
+                    lambda answer: [(answer.error_code, None)],
                     "InitProducerId",
                 )
-        except (TimeoutError, Refused, KafkaError, OSError) as error:
-            raise BrokerError(
-                f"the broker at {self._config.broker} gives no transactional producer ({error!r}); "
-                "one that has no transactions at all needs --guarantee at_least_once"
-            ) from error
+        except Refused as error:
+            if error.code in protocol.DENIED:
+                raise AccessDenied(
+                    f"no permission to use the transactional id {self._id} ({error}): grant WRITE "
+                    "and DESCRIBE on it"
+                ) from error
+            raise self._no_producer(error) from error
+        except (TimeoutError, KafkaError, OSError) as error:
+            raise self._no_producer(error) from error
+        crashpoint.reach("after-init")
         self._producer = (answer.producer_id, answer.producer_epoch)
         log.debug("producer %s: id %d, epoch %d", self._id, *self._producer)
+
+    def _no_producer(self, error: Exception) -> BrokerError:
+        return BrokerError(
+            f"the broker at {self._config.broker} gives no transactional producer ({error!r}); "
+            "one that has no transactions at all needs --guarantee at_least_once"
+        )
 
     # -- the transaction ---------------------------------------------------------------------
 
@@ -123,9 +139,7 @@ class KafkaOutlet(Connected):
                 return await self._commit(transaction)
         except Refused as error:
             await self.close()  # this producer is finished for good
-            if error.code in protocol.FENCED:
-                raise CommitRefused(f"this worker is not the owner any more ({error})") from error
-            raise RecordRefused(f"{error}; nothing of this transaction is visible") from error
+            raise error.as_error() from error
         except (TimeoutError, KafkaError, OSError, AssertionError) as error:
             await self.close()  # this producer is finished for good
             raise CommitUnknown(f"no answer to a part of the transaction: {error!r}") from error
@@ -136,38 +150,36 @@ class KafkaOutlet(Connected):
         if transaction.positions and transaction.membership.lost:
             # Kafka takes offsets *without* a member for those of an old client, and checks nothing
             raise Refused("the membership is lost", protocol.UNKNOWN_MEMBER_ID)
-        batches = self._encode(transaction.rows)
+        rows = transaction.rows
+        first = {tp: self._sequences.get(tp, 0) for tp in rows}
+        batches = {tp: self._encode_next(rows[tp], sequence=first[tp]) for tp in rows}
+        crashpoint.reach("before-send")
         # 1. what the transaction will touch
         await together(self._announce(transaction))
+        crashpoint.reach("after-add-offsets")
         # 2. the records
-        ends = await Producing(client, self._id).send(batches)
+        ends = await Producing(
+            client, self._id,
+            lambda tp, batch: halves(batch, rows[tp], self._encode_next, first[tp]),
+        ).send(batches)  # fmt: skip
+        for tp in rows:
+            self._sequences[tp] = (first[tp] + len(rows[tp])) % (1 << 31)
+        crashpoint.reach("after-gather")
         # 3. the offsets
         if transaction.positions:
             await self._commit_offsets(transaction)
+        crashpoint.reach("after-offsets")
         # 4. the end
         await self._ask(
             _TXN,
             lambda: EndTxnRequest(self._id, *self._producer, True),  # noqa: FBT003
-            lambda answer: [answer.error_code],
+            lambda answer: [(answer.error_code, None)],
             "EndTxn",
         )
         return ends
 
-    def _encode(self, rows: Any) -> dict[TP, list[Encoded]]:
-        batches: dict[TP, list[Encoded]] = {}
-        latest_ms = self._latest_ms()
-        for tp, outputs in rows.items():
-            sequence = self._sequences.get(tp, 0)
-            batches[tp] = encode_batches(
-                outputs,
-                self._codec,
-                producer=self._producer,
-                sequence=sequence,
-                transactional=True,
-                latest_ms=latest_ms,
-            )
-            self._sequences[tp] = (sequence + len(outputs)) % (1 << 31)
-        return batches
+    def _encode_next(self, rows: list[Output], **how: Any) -> list[Encoded]:
+        return self._encode(rows, producer=self._producer, transactional=True, **how)
 
     def _announce(self, transaction: Transaction) -> list[Awaitable[Any]]:
         announced: list[Awaitable[Any]] = []
@@ -181,7 +193,11 @@ class KafkaOutlet(Connected):
                     lambda: AddPartitionsToTxnRequest(
                         self._id, *self._producer, list(topics.items())
                     ),
-                    lambda answer: [code for _, parts in answer.errors for _, code in parts],
+                    lambda answer: [
+                        (code, TP(topic, partition))
+                        for topic, parts in answer.errors
+                        for partition, code in parts
+                    ],
                     "AddPartitionsToTxn",
                 )
             )
@@ -190,7 +206,7 @@ class KafkaOutlet(Connected):
                 self._ask(
                     _TXN,
                     lambda: AddOffsetsToTxnRequest(self._id, *self._producer, self._config.id),
-                    lambda answer: [answer.error_code],
+                    lambda answer: [(answer.error_code, None)],
                     "AddOffsetsToTxn",
                 )
             )
@@ -204,7 +220,11 @@ class KafkaOutlet(Connected):
             lambda: protocol.TxnOffsetCommit(
                 self._id, self._config.id, *self._producer, *member, topics
             ),
-            lambda answer: [code for _, parts, _ in answer.topics for _, code, _ in parts],
+            lambda answer: [
+                (code, TP(topic, partition))
+                for topic, parts, _ in answer.topics
+                for partition, code, _ in parts
+            ],
             "TxnOffsetCommit",
         )
 
@@ -212,7 +232,7 @@ class KafkaOutlet(Connected):
         self,
         kind: Any,
         request: Callable[[], Any],
-        codes: Callable[[Any], Iterable[int]],
+        codes: Callable[[Any], Iterable[tuple[int, TP | None]]],
         what: str,
     ) -> Any:
         """Send a request to a coordinator until it is accepted.
@@ -228,14 +248,16 @@ class KafkaOutlet(Connected):
         attempt = 0
         while True:
             node = await self._coordinator(kind)
-            answer = await client.send(node, request(), group=ConnectionGroup.COORDINATION)
-            errors = {code for code in codes(answer) if code != protocol.NONE}
+            asking = client.send(node, request(), group=ConnectionGroup.COORDINATION)
+            answer = await (crashpoint.sent("end-sent", asking) if what == "EndTxn" else asking)
+            errors = {code: tp for code, tp in codes(answer) if code not in _NOTHING}
             if not errors:
                 return answer
-            passing = errors & protocol.TRY_COORDINATOR_AGAIN
-            if errors - passing:
-                raise Refused(what, min(errors - passing))
-            if passing & protocol.COORDINATOR_MOVED:
+            final = errors.keys() - protocol.TRY_COORDINATOR_AGAIN
+            if final:
+                code = min(final)
+                raise Refused(what, code, errors[code])
+            if errors.keys() & protocol.COORDINATOR_MOVED:
                 self._coordinators.pop(kind, None)
             await back_off(attempt)
             attempt += 1

@@ -16,6 +16,8 @@ from engine.errors import BrokerError
 from engine.record import TP, Batch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from engine.record import Output
 
 CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
@@ -71,16 +73,22 @@ def _append(batch: Batch, part: Any) -> None:
 
 
 class Encoded:
-    """One record batch, ready to be sent, with how many records it holds."""
+    """One record batch, ready to be sent.
 
-    __slots__ = ("count", "data")
+    Attributes:
+        start: the place of its first record among all that go to its partition.
+        count: how many records it holds.
+    """
 
-    def __init__(self, data: bytes, count: int) -> None:
+    __slots__ = ("count", "data", "start")
+
+    def __init__(self, data: bytes, start: int, count: int) -> None:
         self.data = data
+        self.start = start
         self.count = count
 
 
-def encode_batches(
+def encode_batches(  # noqa: PLR0913
     rows: list[Output],
     codec: int,
     *,
@@ -88,6 +96,7 @@ def encode_batches(
     sequence: int = 0,
     transactional: bool = False,
     latest_ms: int = 1 << 62,
+    start: int = 0,
 ) -> list[Encoded]:
     """Return ``rows`` as record batches (format v2), each within the broker's limit.
 
@@ -96,6 +105,7 @@ def encode_batches(
         sequence: the sequence number of the first record.
         latest_ms: a later timestamp is set back to it: brokers refuse what lies in the future
             (``message.timestamp.after.max.ms``), and one such event must not stop a worker.
+        start: the place of the first record among all that go to the partition.
     """
     batches: list[Encoded] = []
     at = 0
@@ -110,9 +120,27 @@ def encode_batches(
             if append(count, when, key, value, list(headers)) is None:
                 break
             count += 1
-        batches.append(Encoded(bytes(builder.build()), count))
+        batches.append(Encoded(bytes(builder.build()), start + at, count))
         at += count
     return batches
+
+
+def halves(
+    batch: Encoded, rows: list[Output], encode: Callable[..., list[Encoded]], sequence: int = 0
+) -> list[Encoded]:
+    """Return a batch again, in two.
+
+    Args:
+        rows: all that goes to its partition.
+        encode: encodes rows; takes ``start`` and ``sequence``.
+        sequence: of the first of all rows.
+    """
+    half, end = batch.start + batch.count // 2, batch.start + batch.count
+    return [
+        piece
+        for start, stop in ((batch.start, half), (half, end))
+        for piece in encode(rows[start:stop], start=start, sequence=sequence + start)
+    ]
 
 
 def _wrap(sequence: int) -> int:

@@ -181,6 +181,7 @@ class MemoryOutlet:
     """The producer. Opening a second one fences the first."""
 
     transactional = True
+    per_task = False
 
     def __init__(self, broker: MemoryBroker) -> None:
         self._broker = broker
@@ -190,6 +191,9 @@ class MemoryOutlet:
         """Take the id over."""
         self._broker.epoch += 1
         self._epoch = self._broker.epoch
+
+    async def own(self, tasks: Collection[str]) -> None:
+        """The one producer is every task's."""
 
     async def commit(self, transaction: Transaction) -> dict[TP, int]:
         """Make everything visible in one step."""

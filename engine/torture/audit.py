@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from engine.torture import checker, grouplog, history, observer, stores
@@ -28,11 +28,15 @@ async def audit(
     """
     verdict = Verdict()
     held = stores.dump(homes)
-    ends = await settled(bootstrap, await _places(bootstrap, job), open_s)
+    topics = [*job.inputs, *job.written]
+    widths = await observer.widths(bootstrap, [OFFSETS_TOPIC, *topics])
+    offsets = OFFSETS_TOPIC, grouplog.partition_of(job.app, widths.pop(OFFSETS_TOPIC))
+    places = [offsets, *((topic, n) for topic, width in widths.items() for n in range(width))]
+    ends = await settled(bootstrap, places, open_s)
     history.check_open(ends, verdict)
-    for number in range(job.partitions):
-        seen = await observer.observe(bootstrap, [*job.inputs, *job.written], [number])
-        mine = [store for store in held if store.partition == number]
+    for numbers in _parts(widths):
+        seen = await observer.observe(bootstrap, topics, partitions=numbers)
+        mine = [store for store in held if numbers is None or store.partition in numbers]
         verdict.merge(checker.check(Evidence(job, seen, mine)))
     log = await group_log(bootstrap, job.app)
     inputs = {place: end.high for place, end in ends.items() if place[0] in job.inputs}
@@ -41,12 +45,13 @@ async def audit(
     return verdict
 
 
-async def _places(bootstrap: str, job: Job) -> list[Place]:
-    """Return every partition that a transaction of the job's can be open on, and the inputs."""
-    widths = await observer.widths(bootstrap, [OFFSETS_TOPIC])
-    offsets = grouplog.partition_of(job.app, widths[OFFSETS_TOPIC])
-    topics = [*job.inputs, *job.written]
-    return [(OFFSETS_TOPIC, offsets), *((t, n) for t in topics for n in range(job.partitions))]
+def _parts(widths: Mapping[str, int]) -> list[list[int] | None]:
+    """Return what may be judged by itself, so that not everything need be in memory at once.
+
+    Where topics have different numbers of partitions that is everything together (None).
+    """
+    [width, *others] = set(widths.values())
+    return [None] if others else [[number] for number in range(width)]
 
 
 async def settled(bootstrap: str, places: Collection[Place], wait_s: float) -> dict[Place, End]:
@@ -64,5 +69,5 @@ async def group_log(bootstrap: str, group: str) -> GroupLog:
     """Read what the group's coordinator has written down about it."""
     widths = await observer.widths(bootstrap, [OFFSETS_TOPIC])
     number = grouplog.partition_of(group, widths[OFFSETS_TOPIC])
-    seen = await observer.observe(bootstrap, [OFFSETS_TOPIC], [number])
+    seen = await observer.observe(bootstrap, [OFFSETS_TOPIC], partitions=[number])
     return grouplog.read(group, seen.topics[OFFSETS_TOPIC])

@@ -36,12 +36,10 @@ class Job(NamedTuple):
 
     Attributes:
         prefix: before the names of the app and of its topics.
-        partitions: of every topic.
         keep_unmatched: events without a profile come out too; only then is each valid event's loss
             seen by itself, else the table that counts them must tell.
     """
 
-    partitions: int
     prefix: str = ""
     keep_unmatched: bool = False
 

@@ -20,11 +20,13 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError, for_code
 from aiokafka.partitioner import murmur2
 from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.record import MemoryRecords
 from aiokafka.record.control_record import ABORT_MARKER, ControlRecord
 
 TABLES = ("counts", "sessions", "unmatched")
 FETCH_BYTES = 4 << 20
+EARLIEST = -2
 SEND_AHEAD = 5_000
 """So many records are sent before their answers are looked at."""
 
@@ -196,40 +198,95 @@ async def widths(bootstrap: str, topics: Iterable[str]) -> dict[str, int]:
 
 
 async def observe(
-    bootstrap: str, topics: Iterable[str], partitions: Collection[int] | None = None
+    bootstrap: str,
+    topics: Iterable[str],
+    isolation: str = "read_committed",
+    *,
+    partitions: Collection[int] | None = None,
 ) -> Seen:
-    """Read topics whole, committed records only, up to where they end now.
+    """Read topics whole, up to where they end now.
 
     Args:
+        isolation: ``read_uncommitted`` shows what was aborted too.
         partitions: only these.
     """
     client = AIOKafkaClient(bootstrap_servers=bootstrap)
     await client.bootstrap()
     try:
-        seen = Seen({topic: [] for topic in topics})
-        left: dict[tuple[str, int], int] = {}
-        for topic in seen.topics:
-            await client._wait_on_metadata(topic)
-            there = client.cluster.partitions_for_topic(topic) or set()
-            left |= {(topic, n): 0 for n in there if partitions is None or n in partitions}
+        tail = Tail(client, isolation)
+        await tail.add(topics, partitions)
+        return await tail.more()
+    finally:
+        await client.close()
+
+
+@asynccontextmanager
+async def following(bootstrap: str, topic: str, partitions: Collection[int]) -> AsyncIterator[Tail]:
+    """Open a :class:`Tail` of a topic's partitions."""
+    client = AIOKafkaClient(bootstrap_servers=bootstrap)
+    await client.bootstrap()
+    try:
+        tail = Tail(client)
+        await tail.add([topic], partitions)
+        yield tail
+    finally:
+        await client.close()
+
+
+class Tail:
+    """Reads partitions from their beginning on, and later what has come since."""
+
+    def __init__(self, client: Any, isolation: str = "read_committed") -> None:
+        self._client = client
+        self._isolation = int(isolation == "read_committed")
+        self._topics: list[str] = []
+        self._positions: dict[tuple[str, int], int] = {}
+
+    async def add(self, topics: Iterable[str], partitions: Collection[int] | None) -> None:
+        """Read these too; None: every partition."""
+        for topic in topics:
+            await self._client._wait_on_metadata(topic)
+            there = self._client.cluster.partitions_for_topic(topic) or set()
+            wanted = {(topic, n) for n in there if partitions is None or n in partitions}
+            first = await self._beginnings(wanted)
+            self._positions |= first
+            self._topics.append(topic)
+
+    async def _beginnings(self, places: Collection[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        """Return where partitions begin: retention may have taken their first records."""
+        found = {}
+        for topic, partition in places:
+            node = self._client.cluster.leader_for_partition(TopicPartition(topic, partition))
+            request = OffsetRequest(-1, 0, [(topic, [(partition, EARLIEST)])])
+            [[_, [[_, code, *_, offset]]]] = (await self._client.send(node, request)).topics
+            if code:
+                raise for_code(code)(f"{topic}[{partition}]")
+            found[topic, partition] = offset
+        return found
+
+    async def more(self) -> Seen:
+        """Return what there is beyond the last call, each topic by partition and offset."""
+        seen = Seen({topic: [] for topic in self._topics})
+        left = set(self._positions)
         while left:
-            for tp, records, at, end in await _fetch(client, left):
-                seen.topics[tp[0]] += records
-                left[tp] = at
+            wanted = {place: self._positions[place] for place in left}
+            for place, records, at, end in await _fetch(self._client, wanted, self._isolation):
+                seen.topics[place[0]] += records
+                self._positions[place] = at
                 if at >= end:
-                    del left[tp]
+                    left.discard(place)
         for records in seen.topics.values():
             records.sort(key=lambda record: (record.partition, record.offset))
         return seen
-    finally:
-        await client.close()
 
 
 _Answer = tuple[tuple[str, int], list[Record], int, int]
 
 
-async def _fetch(client: Any, positions: Mapping[tuple[str, int], int]) -> list[_Answer]:
-    """Fetch once from each leader: partition, records, next position, end of what is stable."""
+async def _fetch(
+    client: Any, positions: Mapping[tuple[str, int], int], isolation: int
+) -> list[_Answer]:
+    """Fetch once from each leader: partition, records, next position, and where it ends."""
     by_node: dict[int, dict[str, list[tuple[int, int, int]]]] = defaultdict(
         lambda: defaultdict(list)
     )
@@ -238,15 +295,16 @@ async def _fetch(client: Any, positions: Mapping[tuple[str, int], int]) -> list[
         by_node[node][tp[0]].append((tp[1], at, FETCH_BYTES))
     answers: list[_Answer] = []
     for node, topics in by_node.items():
-        request = FetchRequest(100, 1, 8 * FETCH_BYTES, 1, list(topics.items()))
+        request = FetchRequest(20, 1, 8 * FETCH_BYTES, isolation, list(topics.items()))
         response = await client.send(node, request)
         for topic, parts in response.topics:
-            for partition, code, _, stable, *_, aborted, data in _plain(response, parts):
+            for partition, code, high, stable, *_, aborted, data in _plain(response, parts):
                 if code:
                     raise for_code(code)(f"{topic}[{partition}]")
                 start = positions[topic, partition]
                 records, at = _unpack(partition, start, data, aborted)
-                answers.append(((topic, partition), records, at, stable))
+                end = stable if isolation else high
+                answers.append(((topic, partition), records, at, end))
     return answers
 
 

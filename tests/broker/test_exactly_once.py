@@ -122,6 +122,26 @@ def test_three_replicas_one_killed_one_joining_lose_and_double_nothing(
         trial.settle()
 
 
+def test_a_producer_a_task_loses_and_doubles_nothing_either(
+    fresh_kafka: DevBroker, tmp_path: Path
+) -> None:
+    """The other shape of exactly-once: a kill, a zombie, a newcomer."""
+    trial = Trial(fresh_kafka, tmp_path, events=40_000, seed=8, producers="task")
+    with trial.fleet as fleet:
+        trial.feed(0.5)
+        for name in ("one", "two"):
+            fleet.start(name)
+        wait_until(lambda: trial.done() > 2_000, timeout_s=60, what="nothing is committed")
+        fleet.kill("two")
+        fleet.start("three")
+        trial.feed(0.5)
+        fleet.workers["one"].send_signal(signal.SIGSTOP)
+        time.sleep(4.0)
+        fleet.workers["one"].send_signal(signal.SIGCONT)
+        fleet.start("two")
+        trial.settle()
+
+
 def test_workers_that_were_stopped_and_go_on_as_zombies_commit_nothing(
     fresh_kafka: DevBroker, tmp_path: Path
 ) -> None:

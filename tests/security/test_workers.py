@@ -97,7 +97,7 @@ class Work:
     def done(self) -> Counter[int]:
         """Return how often each order has come out, committed."""
         topic = f"{self._app}-done"
-        seen = asyncio.run(observer.read(self._cluster.broker.bootstrap, [topic]))
+        seen = asyncio.run(observer.observe(self._cluster.broker.bootstrap, [topic]))
         return Counter(row["id"] for row in seen.json(topic))
 
     def all_done(self) -> bool:
