@@ -107,18 +107,17 @@ def storm(site: Site, home: Path, rng: random.Random, dose: int) -> None:
         trial.at_work("one", "two")
         wait_until(trial.caught_up, timeout_s=60, what="input is left")
         with trial.streaming():
-            before_fed, before_done, known = trial.fed, trial.done(), set[str]()
+            before_fed, before_done = trial.fed, trial.done()
             for _ in range(dose):
                 guests = [name for name in ("three", "four") if name in trial.fleet.workers]
                 if len(guests) == 2 or (guests and rng.random() < 0.5):
                     assert trial.fleet.stop(rng.choice(guests)) == 0
                 else:
                     name = next(name for name in ("three", "four") if name not in guests)
-                    said = len(trial.fleet.log(name)) if name in known else 0
-                    known.add(name)
+                    heard = trial.listen(name)
                     trial.start(name)
                     wait_until(
-                        lambda name=name, said=said: "is at work" in trial.fleet.log(name)[said:],
+                        lambda heard=heard: "is at work" in heard(),
                         timeout_s=30,
                         what=f"{name} does not come up",
                     )

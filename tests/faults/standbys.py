@@ -24,10 +24,10 @@ def lagging_standbys(site: Site, home: Path, rng: random.Random, dose: int) -> N
         for number in range(dose):
             active, standby = names[number % 2], names[1 - number % 2]
             with trial.streaming():
-                said = len(trial.logs())
+                heard = trial.listen(standby)
                 trial.start(standby)
                 wait_until(
-                    lambda said=said: "new standbys" in trial.logs()[said:],
+                    lambda heard=heard: "new standbys" in heard(),
                     timeout_s=30,
                     what="no standby",
                 )

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from aiokafka import AIOKafkaProducer
@@ -127,6 +127,18 @@ class Trial:
     def logs(self) -> str:
         """Return what all workers have said."""
         return "".join(path.read_text(errors="replace") for path in self.fleet.home.glob("*.log"))
+
+    def listen(self, *names: str) -> Callable[[], str]:
+        """Return what tells all that workers (these or all) say from now on."""
+        home, patterns = self.fleet.home, [f"{name}.log" for name in names or ("*",)]
+        known = {path: path.stat().st_size for path in home.glob("*.log")}
+
+        def heard() -> str:
+            paths = [path for pattern in patterns for path in home.glob(pattern)]
+            new = [path.read_bytes()[known.get(path, 0) :] for path in paths]
+            return b"".join(new).decode(errors="replace")
+
+        return heard
 
     def stop_all(self) -> None:
         """Stop all workers in good order."""
