@@ -17,19 +17,22 @@ from typing import TYPE_CHECKING
 from engine import crashpoint
 from engine.assignment import Assignment
 from engine.checkpoint import Checkpoint
+from engine.cut import TaskCut
 from engine.errors import (
     AccessDenied,
     AgentFailed,
     BrokerError,
     CommitRefused,
     CommitUnknown,
-    ConfigError,
     HeadraceError,
+    InputLost,
     RecordRefused,
 )
 from engine.metrics import Metrics
-from engine.task import State, TaskCut
-from tables.errors import StoreCorrupted
+from engine.provision import provide
+from engine.task import State
+from engine.watch import Watch
+from tables.errors import StoreCorrupted, StoreFailed
 
 if TYPE_CHECKING:
     from engine.config import Config
@@ -87,11 +90,12 @@ class Engine:
         if self.config.collect_after:
             gc.set_threshold(self.config.collect_after, 20, 50)
         try:
-            await self.open()
-            while not self._stopping:
-                await self.step()
-            await self._last_commit()
-            crashpoint.reach("shutdown")
+            with Watch(self.config.stall_ms, self.edges.clock, self.metrics):
+                await self.open()
+                while not self._stopping:
+                    await self.step()
+                await self._last_commit()
+                crashpoint.reach("shutdown")
             for stopped in self.assignment.parking.stopped():
                 raise stopped  # again: whoever started the worker sees it in how it ends
         finally:
@@ -115,7 +119,7 @@ class Engine:
             self._raise_doubt()
             if self._commit_is_due():
                 await self._commit()
-        except (HeadraceError, StoreCorrupted) as error:
+        except (HeadraceError, StoreCorrupted, StoreFailed) as error:
             await self._answer(error)
 
     def stop(self) -> None:
@@ -132,7 +136,7 @@ class Engine:
             ConfigError: topics are missing or not co-partitioned; the message names the fix.
             BrokerError: no broker answers.
         """
-        await self._prepare_topics()
+        self.topology, self._partitions = await provide(self.topology, self.edges.admin)
         self.assignment = Assignment(
             self.topology, self.edges, self.metrics, self.config, self._partitions.__getitem__
         )
@@ -140,50 +144,6 @@ class Engine:
         await self.edges.source.start(
             self.topology.inputs, revoked=self._on_revoked, assigned=self._on_assigned
         )
-
-    async def _prepare_topics(self) -> None:
-        """Create what is missing; check that what is joined has equal partitions."""
-        admin = self.edges.admin
-        await self._create_inputs()
-        await self._create_moves()
-        self._partitions = await admin.partitions(list(self.topology.inputs))
-        self.topology = self.topology.measured(self._partitions)
-        internal = []
-        for part in self.topology.parts:
-            logs = [table.changelog for table in part.tables if table.changelog is not None]
-            internal += [changelog.sized(part.width) for changelog in logs]
-            internal += [topic.dead_letter_topic(part.width) for topic in part.inputs]
-            internal += part.outputs
-        await admin.create([*internal, *self.topology.declared])
-        names = [*self.topology.topics, *(t.dead_letters for t in self.topology.inputs.values())]
-        self._partitions = await admin.partitions(names)
-        for part in self.topology.parts:
-            for table in part.tables:
-                if table.changelog is not None:
-                    _check_changelog(table.changelog.name, part.width, self._partitions)
-
-    async def _create_inputs(self) -> None:
-        """Create missing inputs, with as many partitions as what they are joined with has."""
-        admin = self.edges.admin
-        inputs = [topic for topic in self.topology.inputs.values() if not topic.internal]
-        known = await admin.partitions([topic.name for topic in inputs])
-        for part in self.topology.parts:
-            widths = {known[topic.name] for topic in part.inputs if topic.name in known}
-            for topic in part.inputs:
-                if len(widths) == 1 and topic.name not in known and not topic.config.partitions:
-                    topic.sized(*widths)
-        await admin.create(inputs)
-
-    async def _create_moves(self) -> None:
-        """Create the topics of ``group_by``: as many partitions as what flows into them."""
-        admin = self.edges.admin
-        for part in self.topology.parts:
-            for node in part.nodes:
-                if node.stage == "before" and node.moved is not None:
-                    widths = await admin.partitions([topic.name for topic in node.inputs])
-                    if node.moved.internal:
-                        node.moved.sized(max(widths.values()))
-                    await admin.create([node.moved])
 
     async def _last_commit(self) -> None:
         """Finish what is in hand and commit it; a failure here loses no more than time."""
@@ -263,7 +223,7 @@ class Engine:
             async with self._turn:
                 await self.checkpoint.begin(self.assignment.working(), wait_s=wait_s)
                 await self.checkpoint.landed()
-        except (HeadraceError, StoreCorrupted) as error:
+        except (HeadraceError, StoreCorrupted, StoreFailed) as error:
             await self._answer(error)
             return False
         return True
@@ -335,8 +295,12 @@ class Engine:
         """Do what an error asks for; raise it if it asks for a person."""
         async with self._turn:
             match error:
-                case AgentFailed():
-                    await self._answer_agents()
+                case AgentFailed() | StoreFailed():
+                    await self._answer_failed()
+                case InputLost():  # making its task anew finds out what is lost
+                    for key in self.assignment.keys_of([error.tp]) & self.assignment.tasks.keys():
+                        self.assignment.parking.wait(key, error)
+                        await self.assignment.renew([key])
                 case RecordRefused(cut=TaskCut(task=task) as cut):
                     self.metrics.commit_failed("record refused")
                     self._rule(task, self.assignment.verdicts.on_refusal(cut, error), error)
@@ -392,20 +356,23 @@ class Engine:
             else:
                 return
 
-    async def _answer_agents(self) -> None:
-        """Roll the tasks whose agents raised back to the last commit; decide about the events."""
+    async def _answer_failed(self) -> None:
+        """Roll tasks that failed back to the last commit; decide about the events."""
         failed = {
             key: task for key, task in self.assignment.tasks.items() if task.state is State.FAILED
         }
         for task in failed.values():
-            error = task.failure
-            assert error is not None
-            if isinstance(error.cause, StoreCorrupted):  # no fault of the agent's or the event's
-                log.warning("task %s: %s", task.id, error.cause)
-                task.store.clear()
-                continue
-            self.metrics.agent_failed(error.agent)
-            self._rule(task, self.assignment.verdicts.on_failure(task), error)
+            match getattr(task.failure, "cause", task.failure):
+                case StoreCorrupted() as error:  # no fault of the agent's or the event's
+                    log.warning("task %s: %s", task.id, error)
+                    task.store.clear()
+                case StoreFailed() as error:
+                    self.assignment.parking.wait(self.assignment.key_of(task), error)
+                case _:
+                    assert isinstance(task.failure, AgentFailed)
+                    self.metrics.agent_failed(task.failure.agent)
+                    ruling = self.assignment.verdicts.on_failure(task)
+                    self._rule(task, ruling, task.failure)
         try:
             await self.checkpoint.landed()
             await self.assignment.renew(failed)
@@ -426,12 +393,3 @@ class Engine:
         if self.assignment.parking.due():
             async with self._turn:
                 await self.assignment.renew([])
-
-
-def _check_changelog(name: str, width: int, partitions: dict[str, int]) -> None:
-    if partitions.get(name) != width:
-        raise ConfigError(
-            f"changelog {name} has {partitions.get(name)} partitions but its task's inputs have "
-            f"{width}: the inputs were re-partitioned. Give the app a new id, or delete the "
-            "changelog and let the table be built anew"
-        )

@@ -75,7 +75,8 @@ class Outbox:
         lane = self._lanes.get(topic)
         if lane is None:
             partitions = self._partitions_of(topic)
-            home = self._partition if partitions == self._width else None
+            fits = partitions == self._width and self._partition < partitions  # else it has grown
+            home = self._partition if fits else None
             lane = self._lanes[topic] = Lane(topic, partitions, home)
         return lane
 

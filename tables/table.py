@@ -104,6 +104,18 @@ class KeyedPartition:
         self._cache[key] = value
         self._dirty[key] = raw
 
+    def follow(self, keys: Iterable[bytes | None], values: Iterable[Any], raws: Any) -> None:
+        """Apply records of the topic that this table is; one without a key is dropped.
+
+        As Kafka Streams does.
+        """
+        decode_key = self._key.decode
+        for key, value, raw in zip(keys, values, raws, strict=True):
+            if key is not None and raw is None:
+                self.delete(decode_key(key))
+            elif key is not None:
+                self.put_raw(decode_key(key), value, raw)
+
     def delete(self, key: Any) -> None:
         """Remove ``key``; a tombstone goes out with the next commit."""
         self._cache[key] = ABSENT

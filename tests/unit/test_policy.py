@@ -112,8 +112,7 @@ def test_a_stopped_task_stops_alone_and_loses_nothing():
             pipe(driver, 1, 13, 2)
         driver.broker.produce("numbers", b"k", b"5", 0, partition=1)
         driver.broker.produce("numbers", b"k", b"6", 0, partition=0)
-        with pytest.raises(TaskStopped):
-            driver.settle()
+        driver.settle()
         assert (out(driver), out(driver, 1)) == ([], [5])
         assert driver.broker.committed[TP("numbers", 0)].offset == 0
         engine = driver._engine
@@ -164,7 +163,6 @@ def test_an_agent_that_fails_before_its_first_event_stops_its_task():
         driver.advance(2)
         with pytest.raises(TaskStopped, match="no event in hand"):
             driver.advance(2)
-        driver.crash()
     assert len(tries) == 3
 
 
