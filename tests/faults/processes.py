@@ -13,7 +13,7 @@ from engine.torture.checker import Job
 from tests.broker.fleet import wait_until
 from tests.faults.catalogue import catalogue
 from tests.faults.cluster import Site, single
-from tests.faults.trial import SESSION_S, Trial
+from tests.faults.trial import PARTITIONS, SESSION_S, Trial
 
 ALL = "I1-I7"
 STOP_S = 10.0
@@ -179,7 +179,7 @@ async def _aborted(bootstrap: str, job: Job) -> dict[str, int]:
     for topic in job.written:
         committed = len((await observer.observe(bootstrap, [topic])).topics[topic])
         async with AIOKafkaConsumer(bootstrap_servers=bootstrap) as consumer:
-            tps = [TopicPartition(topic, number) for number in range(job.partitions)]
+            tps = [TopicPartition(topic, number) for number in range(PARTITIONS)]
             consumer.assign(tps)
             await consumer.seek_to_beginning(*tps)
             ends, every = await consumer.end_offsets(tps), 0

@@ -55,7 +55,7 @@ class Trial:
         self.module = module
         self.fed = 0
         self._streams = False
-        self.job = Job(PARTITIONS, f"{uuid.uuid4().hex[:8]}-", keep_unmatched=True)
+        self.job = Job(f"{uuid.uuid4().hex[:8]}-", keep_unmatched=True)
         self.group = self.job.app
         self.input = self.job.topic("raw-events")
         home.mkdir(parents=True, exist_ok=True)
@@ -163,6 +163,12 @@ class Trial:
                 await self._produce(producer, events)
 
         asyncio.run(run())
+
+    def forget(self) -> None:
+        """Begin to count anew: the input is another topic now."""
+        self.fed = 0
+        self._last.clear()
+        self._reached.clear()
 
     def reached(self) -> dict[int, int]:
         """Return the highest committed offset that was seen of each partition."""
