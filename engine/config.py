@@ -47,6 +47,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         fetch_bytes: at most so much is asked for a partition at a time.
         inbox_records: a partition with so many records waiting is not polled.
         outbox_records: so many records waiting make a commit due.
+        memory_bytes: what a worker's inboxes, outboxes and decoded table entries may hold, about:
+            it polls and hands out less when they hold more. RocksDB's memory comes on top.
         cache_bytes, write_buffer_bytes: RocksDB's memory, shared by all tasks.
         end_marks: heed end-of-input marks (bounded runs; any producer could send one).
         window_headers: say a window's bounds in a header of its results.
@@ -77,6 +79,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     fetch_bytes: int = 1 << 20
     inbox_records: int = 5_000
     outbox_records: int = 50_000
+    memory_bytes: int = 1 << 30
     cache_bytes: int = 64 << 20
     write_buffer_bytes: int = 64 << 20
     end_marks: bool = False
@@ -99,6 +102,7 @@ _BOUNDS: tuple[tuple[str, int, int, str], ...] = (
     ("fetch_bytes", 1_024, 1 << 30, "bytes"),
     ("inbox_records", 1, 10_000_000, "records"),
     ("outbox_records", 1, 10_000_000, "records"),
+    ("memory_bytes", 16 << 20, 1 << 44, "bytes"),
     ("cache_bytes", 1 << 20, 1 << 40, "bytes"),
     ("write_buffer_bytes", 1 << 20, 1 << 40, "bytes"),
     ("stall_ms", 0, 600_000, "ms"),

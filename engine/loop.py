@@ -48,6 +48,11 @@ IDLE_POLL_MS = 100
 ROUND_RECORDS = 2_000
 SHARE_RECORDS = 100
 """The least that one task is given at a time: below it the hand-over costs more than the work."""
+GAUGE_MS = 1_000.0
+INBOX_SHARE = 4
+OUTBOX_SHARE = 8  # and as much again may be on its way
+OVERLAY_SHARE = 2
+"""Of the memory that a worker may hold: one part in so many."""
 REVOKE_BUDGET_S = 20.0
 HOLD_BUDGET_S = 10.0
 RETRY_S = 0.2
@@ -81,7 +86,9 @@ class Engine:
         self._turn = asyncio.Lock()  # commits, rebalances and recoveries, one at a time
         self._turns = 0
         self._handed = 0  # records that the last round gave to the tasks
+        self._gauged_ms = 0.0
         self._uncut = 0  # records given to the tasks since the last cut
+        self._uncut_bytes = 0  # about what they have made
 
     # -- the loop ----------------------------------------------------------------------------
 
@@ -119,6 +126,8 @@ class Engine:
             self._raise_doubt()
             if self._commit_is_due():
                 await self._commit()
+            if self.edges.clock.elapsed_ms() - self._gauged_ms >= GAUGE_MS:
+                self._gauge()
         except (HeadraceError, StoreCorrupted, StoreFailed) as error:
             await self._answer(error)
 
@@ -180,11 +189,18 @@ class Engine:
                 break
             self._handed += tasks[(self._turns + number) % len(tasks)].advance(share)
         self._uncut += self._handed
+        if self._uncut:
+            self._uncut_bytes = sum(task.pending_bytes() for task in tasks)
+
+    def _laden(self) -> bool:
+        """Say whether so much has been done since the last cut that it should be committed."""
+        config = self.config
+        most = config.memory_bytes // OUTBOX_SHARE
+        return self._uncut >= config.outbox_records or self._uncut_bytes >= most
 
     def _backed_up(self) -> bool:
         """Say whether so much waits to be committed that no more must be added."""
-        waiting = self.checkpoint.in_flight or self._moving
-        return waiting and self._uncut >= self.config.outbox_records
+        return (self.checkpoint.in_flight or self._moving) and self._laden()
 
     def _patience_ms(self) -> int:
         """How long a poll may wait: not at all while there is work, and not beyond the commit.
@@ -200,22 +216,31 @@ class Engine:
 
     def _full(self) -> list[TP]:
         """Return the inputs that must not be polled now: they hold enough."""
-        limit = self.config.inbox_records
-        full = [tp for task in self.assignment.working() for tp in task.inbox.full(limit)]
+        config, tasks = self.config, self.assignment.working()
+        inputs = sum(len(task.inbox.inputs) for task in tasks)
+        most = config.memory_bytes // (INBOX_SHARE * max(1, inputs))
+        full = [tp for task in tasks for tp in task.inbox.full(config.inbox_records, most)]
         return full + self.assignment.parked_inputs()
 
     def _commit_is_due(self) -> bool:
         if self.checkpoint.in_flight or self._moving or self._assigned is not None:
             return False
         waited = self.edges.clock.elapsed_ms() - self.checkpoint.last_ms
-        if waited >= self.config.commit_interval_ms or self._uncut >= self.config.outbox_records:
+        if waited >= self.config.commit_interval_ms or self._laden():
             return True
         return any(task.spent for task in self.assignment.working())
 
     async def _commit(self) -> None:
         async with self._turn:
-            self._uncut = 0
+            self._uncut = self._uncut_bytes = 0
+            self._share_memory()
             await self.checkpoint.begin(self.assignment.working())
+
+    def _share_memory(self) -> None:
+        """Tell the tables how much of them may stay decoded in memory."""
+        tables = [p for task in self.assignment.working() for p in task.tables.values()]
+        for partition in tables:
+            partition.bytes_max = self.config.memory_bytes // (OVERLAY_SHARE * len(tables))
 
     async def commit_now(self, wait_s: float) -> bool:
         """Commit what is done, beside :meth:`step`, and say whether that went well."""
@@ -273,6 +298,7 @@ class Engine:
             except BrokerError:
                 self._try_again_with(assigned)
                 raise
+            self.metrics.rebalanced()
             self.ready.set()
 
     def _try_again_with(self, assigned: Assigned) -> None:
@@ -289,6 +315,34 @@ class Engine:
             assert failed[0].failure is not None
             raise failed[0].failure
 
+    # -- what is seen from outside -----------------------------------------------------------
+
+    def unready(self) -> str:
+        """Say why this worker does not do its work; "": it does, or has nothing to do."""
+        if not self.ready.is_set():
+            return "it has no tasks yet"
+        stopped = self.assignment.parking.stopped()
+        if stopped:
+            return str(stopped[0])
+        config, now = self.config, self.edges.clock.elapsed_ms()
+        late_ms = 3 * config.commit_interval_ms + config.transaction_timeout_ms
+        if now - self.checkpoint.last_ms > late_ms:
+            return f"it has begun no commit for {(now - self.checkpoint.last_ms) / 1000:.0f} s"
+        return ""
+
+    def _gauge(self) -> None:
+        """Set the metrics that are looked at now and then."""
+        now = self._gauged_ms = self.edges.clock.elapsed_ms()
+        tasks = self.assignment.working()
+        open_ms = now - self.checkpoint.last_ms if self.checkpoint.in_flight else 0.0
+        ages = {t.id: 0.0 if t.idle() else (now - t.moved_ms) / 1000 for t in tasks}
+        held = {
+            "inbox": sum(each.bytes for t in tasks for each in t.inbox.inputs.values()),
+            "outbox": sum(task.outbox.bytes() for task in tasks),
+            "overlay": sum(p.held() for task in tasks for p in task.tables.values()),
+        }
+        self.metrics.gauged(open_ms / 1000, ages, held, ready=not self.unready())
+
     # -- what goes wrong ---------------------------------------------------------------------
 
     async def _answer(self, error: Exception) -> None:
@@ -304,25 +358,25 @@ class Engine:
                 case RecordRefused(cut=TaskCut(task=task) as cut):
                     self.metrics.commit_failed("record refused")
                     self._rule(task, self.assignment.verdicts.on_refusal(cut, error), error)
-                    await self._start_over()
+                    await self._start_over("record refused")
                 case AccessDenied():
                     await self._answer_denied(error)
                 case CommitRefused():
                     log.warning("%s; going back to the last commit", error)
                     self.metrics.commit_failed("refused")
-                    await self._start_over()
+                    await self._start_over("fenced")
                 case CommitUnknown():
                     log.warning("%s; going back to what the broker has committed", error)
                     self.metrics.commit_failed("unknown")
-                    await self._start_over()
+                    await self._start_over("unknown outcome")
                 case StoreCorrupted():
                     log.warning("%s", error)
                     self.assignment.forget_store(error.path)
-                    await self._start_over()
+                    await self._start_over("store")
                 case BrokerError():
                     log.warning("%s; trying again", error)
                     await asyncio.sleep(RETRY_S)
-                    await self._start_over()
+                    await self._start_over("broker")
                 case _:
                     raise error
 
@@ -334,10 +388,11 @@ class Engine:
             self.assignment.parking.wait(self.assignment.key_of(task), error)
         if not concerned:
             await asyncio.sleep(DENIED_S)
-        await self._start_over()
+        await self._start_over("access denied")
 
-    async def _start_over(self) -> None:
+    async def _start_over(self, cause: str) -> None:
         """Drop what is in memory, fence our own past, go on from the committed positions."""
+        self.metrics.producer_opened(cause)
         self._doubt = None
         await self.checkpoint.abandon()
         self.checkpoint = Checkpoint(self.edges, self.metrics)
@@ -378,7 +433,7 @@ class Engine:
             await self.assignment.renew(failed)
         except (BrokerError, CommitRefused, CommitUnknown, RecordRefused) as error:
             log.warning("%s; going back to what the broker has committed", error)
-            await self._start_over()
+            await self._start_over("failed beside an agent")
 
     def _rule(self, task: Task, ruling: Ruling, error: Exception) -> None:
         """Let a task stand still, if that is the ruling."""

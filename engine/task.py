@@ -55,6 +55,12 @@ END_MARK = "headrace.end-of-input"
 """The header of a record that says: this partition ends here, close every window."""
 
 
+EVENT_BYTES = 600
+"""What the columns and objects of an event take beside its bytes."""
+DECODED = 4
+"""An event takes so much more than its bytes: they are kept too."""
+
+
 class State(Enum):
     """Where a task is in its life; see the drawing above."""
 
@@ -125,6 +131,7 @@ class Task:
         self._boundary: asyncio.Future[None] | None = None
         self._committed: dict[TP, Position] = {}
         self.membership: Any = None  # under which we own it: set when it is assigned
+        self.moved_ms = edges.clock.elapsed_ms()  # when its positions were committed last
         self.topic_ids: Mapping[str, str] = {}  # of its inputs, where the broker tells
         self.store = edges.open_store(self.id, [table.name for table in part.tables])
 
@@ -225,7 +232,9 @@ class Task:
             run = run.without(marks)  # a null value: some contracts refuse it, others do not
             run.ends = True
             refused = [row for row in refused if row[0] not in marks]
-        self.inbox.inputs[batch.tp].add(Piece(run, refused))
+        sizes = sum([len(value) for value in run.values if value is not None])
+        record_bytes = EVENT_BYTES + sizes * DECODED // max(1, len(run))
+        self.inbox.inputs[batch.tp].add(Piece(run, refused, record_bytes))
         self._metrics.received(batch.tp.topic, len(run), checked)
 
     def advance(self, limit: int) -> int:
@@ -332,6 +341,11 @@ class Task:
         """Say whether every agent is between two events."""
         return all(runner.feed.at_boundary() for runner in self._runners)
 
+    def pending_bytes(self) -> int:
+        """Return about how much memory its work since the last cut takes."""
+        dirty: int = sum(table.dirty() for table in self.tables.values())
+        return dirty + self.outbox.bytes()
+
     def idle(self) -> bool:
         """Say whether nothing waits and every agent has asked for more."""
         waiting = any(each.queue for each in self.inbox.inputs.values())
@@ -421,6 +435,7 @@ class Task:
         """Kafka has the cut: bring it to the store, with where the changelogs are now."""
         self.store.write({**cut.store, META: cut.notes(ends, self._edges.clock.now_ms())})
         self._verdicts.passed(self.id, cut.positions)
+        self.moved_ms = self._edges.clock.elapsed_ms()
         for partition in self.tables.values():
             partition.committed()
 
