@@ -6,14 +6,12 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-
 from engine.torture import observer
 from engine.torture.checker import Job
 from tests.broker.fleet import wait_until
 from tests.faults.catalogue import catalogue
 from tests.faults.cluster import Site, single
-from tests.faults.trial import PARTITIONS, SESSION_S, Trial
+from tests.faults.trial import SESSION_S, Trial
 
 ALL = "I1-I7"
 STOP_S = 10.0
@@ -175,16 +173,9 @@ def rolling_upgrade(site: Site, home: Path, rng: random.Random, dose: int) -> No
 
 async def _aborted(bootstrap: str, job: Job) -> dict[str, int]:
     """Return how many records only readers of uncommitted ones see, by topic."""
-    found: dict[str, int] = {}
-    for topic in job.written:
-        committed = len((await observer.observe(bootstrap, [topic])).topics[topic])
-        async with AIOKafkaConsumer(bootstrap_servers=bootstrap) as consumer:
-            tps = [TopicPartition(topic, number) for number in range(PARTITIONS)]
-            consumer.assign(tps)
-            await consumer.seek_to_beginning(*tps)
-            ends, every = await consumer.end_offsets(tps), 0
-            while [tp for tp in tps if await consumer.position(tp) < ends[tp]]:
-                every += sum(map(len, (await consumer.getmany(timeout_ms=100)).values()))
-        if every != committed:
-            found[topic] = every - committed
-    return found
+    committed = await observer.observe(bootstrap, job.written)
+    every = await observer.observe(bootstrap, job.written, "read_uncommitted")
+    counts = {
+        topic: len(every.topics[topic]) - len(committed.topics[topic]) for topic in job.written
+    }
+    return {topic: count for topic, count in counts.items() if count}

@@ -199,7 +199,7 @@ def check_stores(trial: Trial) -> None:
     job, verdict = trial.job, Verdict()
     held = stores.dump([trial.fleet.home])
     for number in range(PARTITIONS):
-        seen = asyncio.run(observer.observe(trial.site.bootstrap, job.written, [number]))
+        seen = asyncio.run(observer.observe(trial.site.bootstrap, job.written, partitions=[number]))
         mine = [store for store in held if store.partition == number]
         checker._check_stores(checker.Evidence(job, seen, mine), verdict)
     assert not verdict.findings, str(verdict)
