@@ -16,7 +16,7 @@ from engine.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from engine.task import TaskCut
+    from engine.cut import TaskCut
 
 T = TypeVar("T")
 
