@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from engine import crashpoint
 from engine.kafka import protocol
+from tables.errors import StoreCorrupted, StoreFailed
 from tests.simulation.simulated_loop import PROCESS, Killed
 
 TOPIC_AUTHORIZATION_FAILED = 29
@@ -22,7 +23,7 @@ REQUESTS = (
 POINTS = (
     "before the store's write", "after the store's write",
     *(f"{when} {what}" for when in ("before", "after") for what in REQUESTS),
-    *crashpoint.POINTS,
+    *(name for name in crashpoint.POINTS if not name.endswith("-sent")),  # those are requests
 )  # fmt: skip
 """Where a worker may be killed: at each write and request, and where the engine names a place."""
 
@@ -53,6 +54,8 @@ class Weather(NamedTuple):
     batch_denied: float = 0
     point_kill: float = 0
     slow_write: float = 0
+    disk_full: float = 0
+    corrupt: float = 0
     late_marker: float = 0
     fetch_refused: float = 0
     kill_after: int = 0
@@ -90,6 +93,8 @@ def draw_weather(random):
         batch_denied=maybe(0.01),
         point_kill=maybe(0.02),
         slow_write=maybe(0.02),
+        disk_full=maybe(0.03),
+        corrupt=maybe(0.02),
         late_marker=maybe(0.15),
         fetch_refused=maybe(0.01),
         kill_after=random.choice((0, 0, 0, 0, 400, 1500, 4000)),
@@ -236,7 +241,8 @@ class Faults:
 
     def is_at(self, name):
         """Stand for an armed :mod:`engine.crashpoint`, for the worker whose code asks."""
-        self.point(PROCESS.get(), name)
+        if name in POINTS:
+            self.point(PROCESS.get(), name)
         return False
 
     def callbacks_to_live(self):
@@ -246,6 +252,17 @@ class Faults:
             return NEVER
         self._kills += 1
         return int(self.random.expovariate(1 / mean))
+
+    def fail_write(self, path):
+        """Let a store not take a write.
+
+        Raises:
+            StoreFailed, StoreCorrupted: at random.
+        """
+        if self._happens(self.weather.disk_full, "disk full"):
+            raise StoreFailed(path, "no space left")
+        if self._happens(self.weather.corrupt, "store corrupt"):
+            raise StoreCorrupted(path, "a bit has flipped")
 
     def write_slowly(self, process):
         """Let a write take long: the whole process waits for a disk."""

@@ -17,7 +17,8 @@ FAULTS = (
     "leader not there", "batch denied", "batch taken, not said so",
     "coordinator not there", "EndTxn done, not said so", "marker late",
     "move group", "group: on the move", "move transactions", "transactions: on the move",
-    "retention", "batch too large", "fetch refused",
+    "retention", "batch too large", "fetch refused", "disk full",
+    "store corrupt", "position gone",
 )  # fmt: skip
 OUTCOMES = (
     "commit", "abort", "transaction timed out", "generation", "session expired",
