@@ -43,7 +43,8 @@ class Weather(NamedTuple):
     Attributes:
         kill_after: a worker dies after some so many callbacks: at any await. 0: never.
         deadly: a point at which workers like to die.
-        cursed_lost, cursed_slow: a kind of request that is often lost, or slow.
+        cursed_lost, cursed_slow: a kind of request that is often lost, or slow, and how often slow.
+        kinds: what is done to workers and to the cluster.
     """
 
     slow: float = 0
@@ -62,6 +63,8 @@ class Weather(NamedTuple):
     deadly: str = ""
     cursed_lost: str = ""
     cursed_slow: str = ""
+    cursed_rate: float = 0.3
+    kinds: tuple[str, ...] = ()
 
 
 class Event(NamedTuple):
@@ -74,6 +77,10 @@ class Event(NamedTuple):
     for_s: float
     loses_disk: bool
 
+
+MIXED = ("kill", "kill", "freeze", "freeze", "join", "leave", "move group",
+         "move transactions", "retention")  # fmt: skip
+STORM = ("join", "leave", "join", "leave", "kill", "move group")
 
 CALM = Weather()
 
@@ -101,22 +108,16 @@ def draw_weather(random):
         deadly=random.choice(("", "", random.choice(POINTS))),
         cursed_lost=random.choice(("", "", random.choice(REQUESTS))),
         cursed_slow=random.choice(("", "", random.choice(REQUESTS))),
+        kinds=random.choice((MIXED, MIXED, MIXED, MIXED, STORM)),
     )
 
 
-CALM_KINDS = ("kill", "kill", "freeze", "freeze", "join", "leave", "move group",
-              "move transactions", "retention")  # fmt: skip
-STORM_KINDS = ("join", "leave", "join", "leave", "kill", "move group")
-
-
-def draw_events(random, duration_s, session_s):
+def draw_events(random, kinds, duration_s, session_s):
     """Return what is done, in the order of time.
 
     What happens in the middle of something else is the worst: half of the events have a second
     one at their heels, which finds a rebalance or a recovery under way.
     """
-    storm = random.random() < 0.2
-    kinds = STORM_KINDS if storm else CALM_KINDS
 
     def draw(at_s):
         return Event(
@@ -129,7 +130,7 @@ def draw_events(random, duration_s, session_s):
         )
 
     events = []
-    for _ in range(random.randint(4, 8) if storm else random.randint(0, 5)):
+    for _ in range(random.randint(4, 8) if kinds is not MIXED else random.randint(0, 5)):
         event = draw(random.uniform(0.2, duration_s))
         events.append(event)
         if random.random() < 0.5:
@@ -173,7 +174,8 @@ class Faults:
         answer_s = random.uniform(0.0002, 0.003)
         if weather is CALM:
             return Fate(request_s, answer_s)
-        if self._happens(0.3 if weather.cursed_slow == what else weather.slow, "request slow"):
+        rate = weather.cursed_rate if weather.cursed_slow == what else weather.slow
+        if self._happens(rate, "request slow"):
             slow = random.choice((0.05, 0.3, 1.2, 2.5)) * random.random()
             if random.random() < 0.5:
                 request_s += slow

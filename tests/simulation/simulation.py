@@ -127,7 +127,8 @@ class Simulation:
         self._produce_users(0)
         for _ in range(random.randint(2, 3)):
             self._start()
-        events = draw_events(random, self.duration_s, SESSION_MS / 1000)
+        kinds = self.faults.weather.kinds
+        events = draw_events(random, kinds, self.duration_s, SESSION_MS / 1000)
         for event in events:
             loop.later(event.at_s, self._befall, event)
         feeding = asyncio.create_task(self._feed())
