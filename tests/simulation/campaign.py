@@ -38,13 +38,13 @@ class Outcome(NamedTuple):
 
     Attributes:
         fired: how often each fault, and each of :data:`HAPPENINGS`, was seen.
-        killed_at: how often workers were killed at each point.
+        done_at: how often something was done to workers at each point.
     """
 
     seeds: int
     clicks: int
     fired: Counter[str]
-    killed_at: Counter[str]
+    done_at: Counter[str]
     failures: list[Failure]
 
     def __add__(self, other):
@@ -52,7 +52,7 @@ class Outcome(NamedTuple):
             self.seeds + other.seeds,
             self.clicks + other.clicks,
             self.fired + other.fired,
-            self.killed_at + other.killed_at,
+            self.done_at + other.done_at,
             self.failures + other.failures,
         )
 
@@ -70,7 +70,7 @@ def run_seeds(seeds):
             failures.append(Failure(seed, str(error), trace_text(run.cluster.events[-TAIL:])))
         told = Counter(event[1] for event in run.cluster.events if event[1] in HAPPENINGS)
         faults = run.faults
-        outcome += Outcome(1, run.clicks, faults.fired + told, faults.killed_at, failures)
+        outcome += Outcome(1, run.clicks, faults.fired + told, faults.done_at, failures)
     gc.collect()
     return outcome
 
@@ -92,10 +92,12 @@ def campaign(seeds, jobs=None, failures_max=5):
 def report(outcome):
     """Return the lines that tell of a campaign."""
     lines = [f"{what:28} {count:9,}" for what, count in sorted(outcome.fired.items())]
-    missed = [point for point in POINTS if point not in outcome.killed_at]
-    lines.append(f"killed at {len(POINTS) - len(missed)} of {len(POINTS)} points")
+    missed = [point for point in POINTS if point not in outcome.done_at]
+    lines.append(
+        f"kills, freezes and leaves at {len(POINTS) - len(missed)} of {len(POINTS)} points"
+    )
     if missed and outcome.seeds >= len(POINTS) * 10:
-        lines.append(f"never killed at: {', '.join(missed)}")
+        lines.append(f"nothing was done at: {', '.join(missed)}")
     lines += [str(failure) for failure in outcome.failures]
     lines.append(
         f"{outcome.seeds} seeds, {outcome.clicks:,} events, "

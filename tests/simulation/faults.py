@@ -11,8 +11,8 @@ from tests.simulation.simulated_loop import PROCESS, Killed
 
 TOPIC_AUTHORIZATION_FAILED = 29
 
-KILLS_MAX = 12
-"""How often a run may be killed at a point of its own code."""
+DEEDS_MAX = 12
+"""How often something may be done to the workers of a run at points of their own code."""
 NEVER = -1
 
 REQUESTS = (
@@ -25,7 +25,7 @@ POINTS = (
     *(f"{when} {what}" for when in ("before", "after") for what in REQUESTS),
     *(name for name in crashpoint.POINTS if not name.endswith("-sent")),  # those are requests
 )  # fmt: skip
-"""Where a worker may be killed: at each write and request, and where the engine names a place."""
+"""Where something is done to workers: at writes, requests, and where the engine names a place."""
 
 
 class Fate(NamedTuple):
@@ -42,7 +42,7 @@ class Weather(NamedTuple):
 
     Attributes:
         kill_after: a worker dies after some so many callbacks: at any await. 0: never.
-        deadly: a point at which workers like to die.
+        point, deed: where something is often done to workers: kill, freeze, leave.
         cursed_lost, cursed_slow: a kind of request that is often lost, or slow, and how often slow.
         kinds: what is done to workers and to the cluster.
     """
@@ -60,7 +60,8 @@ class Weather(NamedTuple):
     late_marker: float = 0
     fetch_refused: float = 0
     kill_after: int = 0
-    deadly: str = ""
+    point: str = ""
+    deed: str = "kill"
     cursed_lost: str = ""
     cursed_slow: str = ""
     cursed_rate: float = 0.3
@@ -105,7 +106,8 @@ def draw_weather(random):
         late_marker=maybe(0.15),
         fetch_refused=maybe(0.01),
         kill_after=random.choice((0, 0, 0, 0, 400, 1500, 4000)),
-        deadly=random.choice(("", "", random.choice(POINTS))),
+        point=random.choice(("", random.choice(POINTS))),
+        deed=random.choice(("kill", "kill", "freeze", "leave")),
         cursed_lost=random.choice(("", "", random.choice(REQUESTS))),
         cursed_slow=random.choice(("", "", random.choice(REQUESTS))),
         kinds=random.choice((MIXED, MIXED, MIXED, MIXED, STORM)),
@@ -143,7 +145,7 @@ class Faults:
 
     Attributes:
         fired: how often each kind of fault has happened.
-        killed_at: how often at each point.
+        done_at: how often something was done at each point.
     """
 
     def __init__(self, seed, loop, under):
@@ -151,8 +153,8 @@ class Faults:
         self.weather = draw_weather(Random(f"weather {seed}"))._replace(**under)
         self.over = False
         self.fired = Counter()
-        self.killed_at = Counter()
-        self._kills = 0
+        self.done_at = Counter()
+        self._deeds = 0
         self._loop = loop
 
     def end(self):
@@ -226,20 +228,28 @@ class Faults:
     # -- workers -----------------------------------------------------------------------------
 
     def point(self, process, name):
-        """Kill a process at a named point, if it is to be.
+        """Do to a process at a named point what is to be done there, if anything.
 
         Raises:
             Killed: it is dead; nothing of its code may go on.
         """
         weather = self.weather
-        chance = 0.2 if weather.deadly == name else weather.point_kill
-        if self.over or not chance or self._kills >= KILLS_MAX or not process.alive:
+        likely = weather.point == name
+        chance = 0.2 if likely else weather.point_kill
+        if self.over or not chance or self._deeds >= DEEDS_MAX or not process.alive:
             return
-        if self._happens(chance, "kill at a point"):
-            self._kills += 1
-            self.killed_at[name] += 1
-            process.kill()
-            raise Killed(name)
+        deed = weather.deed if likely else "kill"
+        if self._happens(chance, f"{deed} at a point"):
+            self._deeds += 1
+            self.done_at[name] += 1
+            match deed:
+                case "kill":
+                    process.kill()
+                    raise Killed(name)
+                case "freeze":
+                    self._loop.freeze(process, self.random.choice((1.0, 4.0, 9.0)))
+                case "leave":
+                    process.leave()
 
     def is_at(self, name):
         """Stand for an armed :mod:`engine.crashpoint`, for the worker whose code asks."""
@@ -250,9 +260,9 @@ class Faults:
     def callbacks_to_live(self):
         """Return after how many callbacks a new worker dies, or ``NEVER``."""
         mean = self.weather.kill_after
-        if not mean or self._kills >= KILLS_MAX:
+        if not mean or self._deeds >= DEEDS_MAX:
             return NEVER
-        self._kills += 1
+        self._deeds += 1
         return int(self.random.expovariate(1 / mean))
 
     def fail_write(self, path):

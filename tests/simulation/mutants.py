@@ -231,7 +231,10 @@ class Mutant(NamedTuple):
 FROZEN = {"kinds": ("freeze", "freeze", "kill", "join")}
 """Workers come back from the dead."""
 
-RESTLESS = {"kinds": ("join", "leave"), "cursed_slow": "SyncGroup", "cursed_rate": 1.0}
+RESTLESS = {
+    "kinds": ("join", "kill"), "point": "after JoinGroup", "deed": "leave",
+    "cursed_slow": "SyncGroup", "cursed_rate": 1.0,
+}  # fmt: skip
 """Workers leave while it is not said yet who gets what."""
 
 CONFUSED = {"fetch_refused": 0.03, "request_refused": 0.5, "cursed_slow": "FindCoordinator"}

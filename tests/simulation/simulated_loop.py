@@ -48,6 +48,7 @@ class Process:
         self.held = []  # callbacks that wait for it to go on, or for the end of the simulation
         self.tasks = []
         self.on_kill = []
+        self.leave = None  # asks it to end in good order
 
     def __repr__(self):
         return self.name

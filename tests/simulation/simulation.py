@@ -197,6 +197,7 @@ class Simulation:
         self.workers.append(worker)
         topology = job.app.topology()
         edges = simulated_edges(self.config, topology.parts, self.cluster, process, disk)
+        process.leave = lambda: self._leave(worker)
         process.kill_in = self.faults.callbacks_to_live()
         process.on_kill.append(lambda: self._ended(worker))
         self.cluster.say("start", process.name, disk.name)
@@ -265,11 +266,16 @@ class Simulation:
             case "freeze":
                 process.freeze_in = event.after
                 process.freeze_for = event.for_s
-            case "leave" if worker.engine is not None and len(live) > 1:
-                worker.leaving = True
-                worker.engine.stop()
-                if len(live) == 2:
-                    self._come_later(event.for_s / 3)
+            case "leave" if len(live) > 1:
+                self._leave(worker)
+
+    def _leave(self, worker):
+        """Ask a worker to end; another one comes if few are left."""
+        if worker.engine is not None and not worker.leaving:
+            worker.leaving = True
+            worker.engine.stop()
+            if len(self._live()) < 2:
+                self._come_later(self.faults.random.uniform(0.1, 3))
 
     # -- the end -----------------------------------------------------------------------------
 

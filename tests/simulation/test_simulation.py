@@ -12,7 +12,8 @@ from tests.simulation.mutants import SEEDED, swapped
 
 ROOT = Path(__file__).parents[2]
 FAULTS = (
-    "kill", "kill at a point", "freeze", "join", "leave", "write slow",
+    "kill", "freeze", "join", "leave", "write slow",
+    "kill at a point", "freeze at a point", "leave at a point",
     "request slow", "request lost", "answer lost",
     "leader not there", "batch denied", "batch taken, not said so",
     "coordinator not there", "EndTxn done, not said so", "marker late",
