@@ -136,7 +136,8 @@ def draw_events(random, kinds, duration_s, session_s):
         event = draw(random.uniform(0.2, duration_s))
         events.append(event)
         if random.random() < 0.5:
-            events.append(draw(event.at_s + random.choice((0.02, 0.1, 0.5, 3.2)) * random.random()))
+            heels = random.choice((0.02, 0.1, 0.5, 3.2)) * random.random()
+            events.append(draw(min(event.at_s + heels, duration_s)))
     return sorted(events)
 
 

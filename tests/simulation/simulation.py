@@ -359,6 +359,8 @@ class Simulation:
         if self.deaths:
             name, error = self.deaths[0]
             raise Violation("I9", f"{name} died of {error!r}") from error
+        if self.loop.errors:
+            raise Violation("I9", f"nobody looked at {self.loop.errors[0]}")
 
 
 def trace_text(events):
