@@ -1,7 +1,7 @@
 # The daily habits. `make check` is the gate.
 PYTHON ?= .venv/bin/python
 
-.PHONY: help install check lint types test fast demo bench fix
+.PHONY: help install check lint types test fast sim demo bench fix
 
 help:     ## list the targets
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -16,6 +16,8 @@ test:     ## every test; starts Kafka
 	$(PYTHON) -m pytest
 fast:     ## the tests that need no broker
 	$(PYTHON) -m pytest -m 'not broker and not slow'
+sim:      ## simulated runs: make sim, make sim SEEDS=50000, make sim SEED=57
+	$(PYTHON) -m tests.simulation $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS))
 demo:     ## the main job
 	.venv/bin/headrace demo
 bench:    ## the benchmarks

@@ -17,7 +17,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-from engine import gaps, incarnation, recovery
+from engine import crashpoint, gaps, incarnation, recovery
 from engine.errors import ConfigError
 from engine.parking import Parking, TaskKey
 from engine.record import TP
@@ -204,8 +204,12 @@ class Assignment:
 
     async def _obtain(self, key: TaskKey) -> Task | None:
         """Take a standby, or open a store; None if its disk or directory does not allow it."""
+        standby = self._standbys.give(key)
+        if standby is not None:
+            crashpoint.reach("promote")
+            return standby
         try:
-            return self._standbys.give(key) or await self._open(key)
+            return await self._open(key)
         except StoreForeign as error:
             self.parking.stop(key, error, "Then restart the worker")
         except StoreFailed as error:

@@ -53,17 +53,11 @@ class Standbys:
         await self.rest()
         for key in self._tasks.keys() - set(keys):
             await self._tasks.pop(key).close()
-        new = sorted(set(keys) - self._tasks.keys())
-        for key in new:
-            try:
-                self._tasks[key] = await self._make(key)
-            except (StoreFailed, StoreForeign) as error:
-                log.warning("no standby of task %s_%d: %s", *key, error)
-        if new:
-            log.info("new standbys: %s", ", ".join(f"{part}_{n}" for part, n in new))
-        self._metrics.standbys(len(self._tasks))
-        if self._tasks:
-            self._following = asyncio.get_running_loop().create_task(self._follow(), name="standby")
+        self._metrics.standbys(len(keys))
+        if keys:
+            self._following = asyncio.get_running_loop().create_task(
+                self._follow(sorted(keys)), name="standby"
+            )
 
     async def rest(self) -> None:
         """Follow nothing, until :meth:`keep` is called again."""
@@ -85,7 +79,17 @@ class Standbys:
         """Stop following, and release the stores."""
         await self.keep(())
 
-    async def _follow(self) -> None:
+    async def _follow(self, keys: list[TaskKey]) -> None:
+        """Open what is new, then look at the changelogs for ever."""
+        new = [key for key in keys if key not in self._tasks]
+        for key in new:
+            await asyncio.sleep(0)  # opening takes tens of ms: the tasks that work come first
+            try:
+                self._tasks[key] = await self._make(key)
+            except (StoreFailed, StoreForeign) as error:
+                log.warning("no standby of task %s_%d: %s", *key, error)
+        if new:
+            log.info("new standbys: %s", ", ".join(f"{part}_{number}" for part, number in new))
         while True:
             pause_s = LOOK_S
             try:

@@ -16,7 +16,7 @@ from tests.broker.fleet import wait_until
 from tests.faults.catalogue import catalogue
 from tests.faults.cluster import Site, single
 from tests.faults.processes import ALL
-from tests.faults.trial import APP, Trial
+from tests.faults.trial import Trial
 
 TOPIC, GROUP, TRANSACTIONAL_ID = 2, 3, 5
 EVERY, READ, WRITE = 2, 3, 4
@@ -24,12 +24,18 @@ DENY, ALLOW = 2, 3
 LITERAL, PREFIXED = 3, 4
 EVERYBODY = ("User:ANONYMOUS", "*")
 
-RIGHTS = (
-    (TOPIC, "enriched-events", LITERAL, WRITE),
-    (TOPIC, f"{APP}-counts-changelog", LITERAL, WRITE),
-    (TRANSACTIONAL_ID, f"{APP}-", PREFIXED, WRITE),
-    (GROUP, APP, LITERAL, READ),
-)
+Right = tuple[int, str, int, int]
+"""Kind of resource, its name, kind of pattern, operation."""
+
+
+def rights(trial: Trial) -> list[Right]:
+    """Return the rights to take away, one for each thing that a transaction touches."""
+    return [
+        (TOPIC, trial.job.topic("enriched-events"), LITERAL, WRITE),
+        (TOPIC, trial.job.changelog("counts"), LITERAL, WRITE),
+        (TRANSACTIONAL_ID, trial.group, PREFIXED, WRITE),
+        (GROUP, trial.group, LITERAL, READ),
+    ]
 
 
 SAID = re.compile(r"(?i)authori|permission|error (29|30|53)\b")
@@ -62,7 +68,7 @@ _RESULTS = ("creation_responses", "filter_responses")
 
 
 @contextlib.contextmanager
-def denied(site: Site, right: tuple[int, str, int, int]) -> Iterator[None]:
+def denied(site: Site, right: Right) -> Iterator[None]:
     """Take a right away for the block: everything is allowed on the resource but this."""
     kind, name, pattern, operation = right
     rules = [(EVERY, ALLOW), (operation, DENY)]
@@ -97,7 +103,7 @@ def denials(site: Site, home: Path, rng: random.Random, dose: int) -> None:
         trial.at_work("one", "two")
         with trial.streaming(per_s=300):
             for number in range(dose):
-                right = RIGHTS[number % len(RIGHTS)]
+                right = rights(trial)[number % 4]
                 said = len(trial.logs())
                 with denied(site, right):
                     wait_until(

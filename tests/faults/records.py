@@ -14,7 +14,7 @@ from aiokafka.protocol.produce import ProduceRequest
 from tests.faults.catalogue import catalogue
 from tests.faults.cluster import Site, single
 from tests.faults.processes import ALL
-from tests.faults.trial import INPUT, Event, Trial
+from tests.faults.trial import Event, Trial
 
 CODECS = ("gzip", "snappy", "lz4", "zstd")
 CORRUPT_MESSAGE, UNSUPPORTED_COMPRESSION = 2, 76
@@ -97,25 +97,26 @@ def odd_batches(site: Site, home: Path, rng: random.Random, dose: int) -> None:
         trial.feed(1_000)
         trial.at_work("one", "two")
         for number in range(dose):
-            trial.feed_these(trial.take(200), CODECS[number % len(CODECS)])
-            asyncio.run(_abort(site.bootstrap, records=number % 2 * 50))
-            assert asyncio.run(_produce_broken(site.bootstrap, rng)) in {
+            codec = CODECS[number % len(CODECS)]
+            trial.feed_these(trial.take(200), compression_type=codec)
+            asyncio.run(_abort(site.bootstrap, trial.input, records=number % 2 * 50))
+            assert asyncio.run(_produce_broken(site.bootstrap, trial.input, rng)) in {
                 CORRUPT_MESSAGE, UNSUPPORTED_COMPRESSION,
             }  # fmt: skip
         trial.settle()
 
 
-async def _abort(bootstrap: str, records: int) -> None:
+async def _abort(bootstrap: str, topic: str, records: int) -> None:
     """Leave a transaction's records, or none, and the marker that takes them back."""
     async with AIOKafkaProducer(bootstrap_servers=bootstrap, transactional_id="vandal") as producer:
         with contextlib.suppress(InterruptedError):
             async with producer.transaction():
                 for _ in range(records):
-                    await producer.send(INPUT, b"never to be seen", b"user_1")
+                    await producer.send(topic, b"never to be seen", b"user_1")
                 raise InterruptedError
 
 
-async def _produce_broken(bootstrap: str, rng: random.Random) -> int:
+async def _produce_broken(bootstrap: str, topic: str, rng: random.Random) -> int:
     """Send a batch with a broken checksum or a codec that nobody knows; return the answer."""
     async with AIOKafkaProducer(bootstrap_servers=bootstrap) as producer:
         builder = producer.create_batch()
@@ -127,9 +128,9 @@ async def _produce_broken(bootstrap: str, rng: random.Random) -> int:
     client = AIOKafkaClient(bootstrap_servers=bootstrap)
     await client.bootstrap()
     try:
-        await client._wait_on_metadata(INPUT)
-        node = client.cluster.leader_for_partition(TopicPartition(INPUT, 0))
-        request = ProduceRequest(None, -1, 5_000, [(INPUT, [(0, bytes(data))])])
+        await client._wait_on_metadata(topic)
+        node = client.cluster.leader_for_partition(TopicPartition(topic, 0))
+        request = ProduceRequest(None, -1, 5_000, [(topic, [(0, bytes(data))])])
         answer = await client.send(node, request)
     finally:
         await client.close()
