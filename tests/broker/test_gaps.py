@@ -10,7 +10,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, RecordsToDelete
 
 from engine import App
 from engine.devbroker import DevBroker
-from tests.broker import inside, observer
+from engine.torture import observer
+from tests.broker import inside
 from tests.broker.inside import until
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(150)]
