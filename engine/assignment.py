@@ -205,10 +205,10 @@ class Assignment:
 
     async def _obtain(self, key: TaskKey) -> Task | None:
         """Take a standby, or open a store; None if its disk or directory does not allow it."""
-        standby = self._standbys.give(key)
-        if standby is not None:
+        task = self._standbys.give(key)
+        if task is not None:
             crashpoint.reach("promote")
-            return standby
+            return task
         try:
             return await self._open(key)
         except StoreForeign as error:

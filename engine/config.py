@@ -200,9 +200,19 @@ def _from_environ(names: Iterable[str], environ: Mapping[str, str] | None) -> di
 
 def export(**values: str | float | bool) -> None:
     """Put settings and options into the environment, for child processes and later imports."""
-    for name, value in values.items():
-        text = str(value).lower() if isinstance(value, bool) else str(value)
-        os.environ[f"HEADRACE_{name.upper()}"] = text
+    os.environ.update(_variables(values))
+
+
+def environ(**values: str | float | bool) -> dict[str, str]:
+    """Return the environment of a child process that is to have these settings."""
+    return {**os.environ, **_variables(values)}
+
+
+def _variables(values: Mapping[str, str | float | bool]) -> dict[str, str]:
+    return {
+        f"HEADRACE_{name.upper()}": str(value).lower() if isinstance(value, bool) else str(value)
+        for name, value in values.items()
+    }
 
 
 def cache_dir() -> Path | None:
