@@ -498,6 +498,10 @@ class SimulatedAdmin:
         widths = self._cluster.widths
         return await self._ask(lambda: {name: widths[name] for name in topics if name in widths})
 
+    async def topic_ids(self, topics):
+        widths = self._cluster.widths
+        return await self._ask(lambda: {name: f"id-{name}" for name in topics if name in widths})
+
     async def create(self, topics):
         wanted = list(topics)
         return await self._ask(lambda: [self._create(topic) for topic in wanted])
