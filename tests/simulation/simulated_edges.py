@@ -15,7 +15,7 @@ from functools import partial
 from aiokafka.errors import IllegalStateError, KafkaConnectionError, RequestTimedOutError
 
 from engine.edges import Edges
-from engine.errors import BrokerError, ConfigError
+from engine.errors import BrokerError, ConfigError, InputLost
 from engine.kafka import protocol
 from engine.kafka.assignor import Group, assignor_for
 from engine.kafka.consumer import KafkaSource
@@ -411,7 +411,7 @@ class SimulatedSource(KafkaSource):
             if tp in paused or (start < log.stable and random.random() < 0.1):
                 continue
             if start < log.first:
-                raise ConfigError(f"{tp}: {start} is not in the topic any more")
+                raise InputLost(tp, f"{tp}: {start} is not in the topic any more")
             known[tp] = log.stable
             if start < log.stable and tp not in full:
                 batch = batch_of(tp, log, start, start + random.randint(1, 40))
