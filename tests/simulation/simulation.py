@@ -66,7 +66,7 @@ class Simulation:
             producers=random.choice(("worker", "worker", "task")),
             standby_replicas=random.choice((0, 0, 1)),
             collect_after=0,
-            stall_ms=0,
+            stall_ms=0,  # its thread goes by real time
             end_marks=True,
             inbox_records=random.choice((20, 20_000)),
             outbox_records=random.choice((30, 50_000)),
