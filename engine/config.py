@@ -205,6 +205,14 @@ def crash_at() -> str:
     return os.environ.get("HEADRACE_CRASH_AT", "")
 
 
+def logs_values() -> bool:
+    """Say whether the texts of agents' exceptions go to the log (``HEADRACE_LOG_VALUES=true``).
+
+    They may quote the event: ``KeyError: 'ann@example.com'``.
+    """
+    return os.environ.get("HEADRACE_LOG_VALUES") == "true"
+
+
 def in_ci() -> bool:
     """Say whether this is a continuous-integration run, where nothing may be skipped."""
     return os.environ.get("CI") == "true"

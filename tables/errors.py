@@ -4,6 +4,7 @@
 
     StateError
     ├── StoreLocked       stop: somebody else owns the directory
+    ├── StoreForeign      stop: the directory holds a database that is not ours
     └── StoreCorrupted    wipe the directory and restore from the changelog
 """
 
@@ -26,6 +27,16 @@ class StoreLocked(StateError):
         super().__init__(
             f"the state directory {path} is in use by another process; give each worker its own "
             "with --state-dir, or stop the other one"
+        )
+
+
+class StoreForeign(StateError):
+    """The directory holds a database that this engine did not make. It is left as it is."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path} holds a database that is not Headrace's: move it away, or give another "
+            "--state-dir"
         )
 
 

@@ -10,15 +10,17 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from contextlib import closing
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
+import msgspec
 import rocksdict
 
-from tables.errors import StoreCorrupted, StoreLocked
+from tables.errors import StoreCorrupted, StoreForeign, StoreLocked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
 Change = tuple[bytes, bytes | None]
@@ -91,6 +93,7 @@ class RocksStore:
 
     Raises:
         StoreLocked: another process (or task) has the directory open.
+        StoreForeign: there is a database in it that is not ours.
         StoreCorrupted: RocksDB refuses the files; wiping and restoring mends it.
     """
 
@@ -104,12 +107,15 @@ class RocksStore:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             known = rocksdict.Rdict.list_cf(str(self.path)) if self._exists() else []
+            self._refuse_foreign(known)
             names = {*self._names, *known} - {"default"}
             self._db = rocksdict.Rdict(
                 str(self.path),
                 self._memory.options(),
                 column_families={name: self._memory.options() for name in sorted(names)},
             )
+        except StoreForeign:
+            raise
         except Exception as error:
             if _HELD.search(str(error)):
                 raise StoreLocked(self.path) from error
@@ -118,6 +124,29 @@ class RocksStore:
             name: self._db.get_column_family(name) for name in self._names
         }
         self._handles = {name: self._db.get_column_family_handle(name) for name in self._names}
+
+    def _refuse_foreign(self, known: Collection[str]) -> None:
+        if known and META not in known and self._is_foreign(known):
+            raise StoreForeign(self.path)
+
+    def _is_foreign(self, known: Collection[str]) -> bool:
+        """Say whether a database without our family of positions is another program's.
+
+        Ours may be without it where it was killed as it was made: then nothing is in it yet.
+        """
+        if set(known) != {"default"} or not self._is_raw():
+            return True
+        options = rocksdict.Options(raw_mode=True)
+        with closing(rocksdict.Rdict(str(self.path), options)) as database:
+            return next(iter(database.keys()), None) is not None
+
+    def _is_raw(self) -> bool:
+        """Say whether rocksdict made it in raw mode, as ours are; to ask it would change that."""
+        try:
+            made = msgspec.json.decode((self.path / "rocksdict-config.json").read_bytes())
+        except FileNotFoundError:
+            return True  # RocksDB's own; or ours, killed before it was made
+        return bool(made.get("raw_mode"))
 
     def _exists(self) -> bool:
         return os.path.lexists(self.path / "CURRENT")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import re
 import uuid
 from typing import IO, TYPE_CHECKING
@@ -91,9 +92,12 @@ def claim_home(config: Config) -> Path:
     So any number of workers can be started with the same command on the same machine, and one that
     is started again finds the state of one that is gone.
     """
+    os.umask(0o077)  # of the process: RocksDB's threads make files at any time
+    for place in (config.state_dir, config.state_dir / config.id):
+        _own(place)
     for number in range(HOMES_MAX):
         home = config.state_dir / config.id / f"worker-{number}"
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _own(home)
         lock = (home / "lock").open("w")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -103,6 +107,26 @@ def claim_home(config: Config) -> Path:
         _claimed.append(lock)
         return home
     raise ConfigError(f"{HOMES_MAX} workers use {config.state_dir} already; give --state-dir")
+
+
+def _own(place: Path) -> None:
+    """Make a directory that only we can look into, or see that it is one of ours.
+
+    Raises:
+        ConfigError: it is somebody else's, who could read the state or put another in its place.
+    """
+    try:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        stat = place.stat()
+    except OSError as error:
+        raise ConfigError(f"state directory {place}: {error.strerror}") from error
+    if stat.st_uid != os.geteuid():
+        raise ConfigError(
+            f"state directory {place} belongs to user {stat.st_uid}, and this is user "
+            f"{os.geteuid()}: run as its owner, or give another one with --state-dir"
+        )
+    if stat.st_mode & 0o077:
+        place.chmod(0o700)
 
 
 def instance_of(config: Config, home: Path) -> str:
