@@ -21,7 +21,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Final
@@ -47,20 +47,28 @@ os.execv(sys.argv[2], sys.argv[2:])
 class Tether:
     """A running child process, tied to the life of this one."""
 
-    def __init__(self, argv: Sequence[str], *, directory: Path, log_path: Path | None) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        directory: Path,
+        log_path: Path | None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
         """Start ``argv``.
 
         Args:
             argv: The program, by its absolute path, and its arguments.
             directory: Its working directory.
             log_path: Where its output is appended; None: it goes where this process's goes.
+            environ: Its environment; None: this process's.
         """
         self._owner = os.getpid()
         self._gone = threading.Event()
         started: Future[subprocess.Popen[bytes]] = Future()
         threading.Thread(
             target=self._keep,
-            args=(self._tie(argv), directory, log_path, started),
+            args=(self._tie(argv), directory, log_path, environ, started),
             name=f"tether-{Path(argv[0]).name}",
             daemon=True,
         ).start()
@@ -117,6 +125,7 @@ class Tether:
         argv: list[str],
         directory: Path,
         log_path: Path | None,
+        environ: Mapping[str, str] | None,
         started: Future[subprocess.Popen[bytes]],
     ) -> None:
         try:
@@ -124,6 +133,7 @@ class Tether:
                 process = subprocess.Popen(  # noqa: S603 - the caller's own command
                     argv,
                     cwd=directory,
+                    env=environ,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=None if log is None else subprocess.STDOUT,

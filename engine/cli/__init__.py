@@ -18,6 +18,7 @@ COMMANDS = {
     "ingest": "Send a file's lines to a topic.",
     "replay": "Run an app over recorded records, without a broker.",
     "topics": "List and create topics.",
+    "torture": "Kill the job's workers again and again, and check everything.",
     "worker": "Run an app's agents.",
 }
 

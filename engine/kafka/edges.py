@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import re
 import uuid
@@ -19,6 +20,7 @@ from engine.kafka.pertask import TaskOutlets
 from engine.kafka.plain import PlainOutlet
 from engine.kafka.producer import KafkaOutlet
 from tables.errors import StoreCorrupted
+from tables.identity import identity
 from tables.store import Memory, RocksStore, wipe
 
 if TYPE_CHECKING:
@@ -49,11 +51,13 @@ def kafka_edges(config: Config, parts: Sequence[SubTopology]) -> Edges:
     memory = Memory(cache_bytes=config.cache_bytes, write_buffer_bytes=config.write_buffer_bytes)
 
     def open_store(task: str, families: Collection[str]) -> Store:
+        owner = identity(config.id, task)
         try:
-            return RocksStore(home / task, families, memory)
-        except StoreCorrupted:
+            return RocksStore(home / task, families, memory, owner)
+        except StoreCorrupted as error:
+            log.warning("%s", error)
             wipe(home / task)
-            return RocksStore(home / task, families, memory)
+            return RocksStore(home / task, families, memory, owner)
 
     return Edges(
         clock=clock,
@@ -80,6 +84,8 @@ def kept_in(home: Path, parts: Sequence[SubTopology]) -> list[TaskId]:
     return [(numbers[name], int(n)) for name, _, n in found if name in numbers and n.isdecimal()]
 
 
+log = logging.getLogger(__name__)
+
 _claimed: list[IO[str]] = []
 """Open lock files: a lock is held until the process ends."""
 
@@ -93,8 +99,8 @@ def claim_home(config: Config) -> Path:
     is started again finds the state of one that is gone.
     """
     os.umask(0o077)  # of the process: RocksDB's threads make files at any time
-    for place in (config.state_dir, config.state_dir / config.id):
-        _own(place)
+    _own(config.state_dir, root_too=True)  # a volume, say; its mode is not ours to change
+    _own(config.state_dir / config.id)
     for number in range(HOMES_MAX):
         home = config.state_dir / config.id / f"worker-{number}"
         _own(home)
@@ -109,8 +115,11 @@ def claim_home(config: Config) -> Path:
     raise ConfigError(f"{HOMES_MAX} workers use {config.state_dir} already; give --state-dir")
 
 
-def _own(place: Path) -> None:
+def _own(place: Path, *, root_too: bool = False) -> None:
     """Make a directory that only we can look into, or see that it is one of ours.
+
+    Args:
+        root_too: it may be root's, and open to others: what we keep is further inside.
 
     Raises:
         ConfigError: it is somebody else's, who could read the state or put another in its place.
@@ -120,12 +129,14 @@ def _own(place: Path) -> None:
         stat = place.stat()
     except OSError as error:
         raise ConfigError(f"state directory {place}: {error.strerror}") from error
+    if root_too and stat.st_uid == 0:
+        return
     if stat.st_uid != os.geteuid():
         raise ConfigError(
             f"state directory {place} belongs to user {stat.st_uid}, and this is user "
             f"{os.geteuid()}: run as its owner, or give another one with --state-dir"
         )
-    if stat.st_mode & 0o077:
+    if stat.st_mode & 0o077 and not root_too:
         place.chmod(0o700)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from statistics import median
 from typing import NamedTuple
 
@@ -73,32 +73,45 @@ def check_open(ends: Mapping[Place, End], verdict: Verdict) -> None:
 
 
 def check_owners(log: GroupLog, verdict: Verdict) -> None:
-    """Judge I7: in a generation, each member's partitions are committed by one producer of its own.
+    """Judge I7: in a generation a partition has one committer, and a committer one member.
 
-    The log has no member ids with the offsets, but it has the producers; a worker has one. Covered
-    is every offset that was committed in a transaction. Not covered: outputs of transactions that
-    were aborted, which nobody sees.
+    The log has no member ids with the offsets, but the producers that sent them. Covered is every
+    offset that was committed in a transaction, where each worker has a producer of its own; with a
+    producer a task (``producers=task``) only that an older epoch never commits after a newer one.
+    Not covered: transactions that were aborted, which nobody sees.
     """
     wrong = []
     for generation, commits in _by_generation(log):
+        name = f"generation {generation.number}"
+        owner = {p: n for n, member in enumerate(generation.members) for p in member.places}
+        members: dict[int, set[int]] = defaultdict(set)
         producers: dict[Place, set[int]] = defaultdict(set)
         for commit in commits:
             producers[commit.place].add(commit.producer[0])
-        owner: dict[int, int] = {}  # a producer's member, by its number in the generation
-        for number, member in enumerate(generation.members):
-            held = set().union(*(producers.pop(place, set()) for place in member.places))
-            shared = {producer for producer in held if owner.get(producer, number) != number}
-            if len(held) > 1 or shared:
-                wrong.append(
-                    f"generation {generation.number}: {member.client_id}'s partitions by producers "
-                    f"{sorted(held)}"
-                )
-            owner |= dict.fromkeys(held, number)
+            if commit.place in owner:
+                members[commit.producer[0]].add(owner[commit.place])
+        wrong += [f"{name}: {_name(p)}, which is nobody's" for p in producers if p not in owner]
         wrong += [
-            f"generation {generation.number}: {_name(place)}, which is nobody's, by {sorted(by)}"
+            f"{name}: {_name(place)} by producers {sorted(by)}"
             for place, by in producers.items()
+            if len(by) > 1
+        ]
+        wrong += [
+            f"{name}: producer {producer} for {len(of)} members"
+            for producer, of in members.items()
+            if len(of) > 1
         ]
     verdict.add("I7", "partitions committed by others than their owners", wrong)
+    verdict.add("I7", "commits of producers that were fenced", list(_fenced(log)))
+
+
+def _fenced(log: GroupLog) -> Iterator[str]:
+    newest: dict[tuple[Place, int], int] = {}
+    for commit in log.commits:
+        number, epoch = commit.producer
+        if epoch < newest.get((commit.place, number), epoch):
+            yield f"{_name(commit.place)} by producer {number} in epoch {epoch}"
+        newest[commit.place, number] = max(epoch, newest.get((commit.place, number), epoch))
 
 
 def _by_generation(log: GroupLog) -> Iterable[tuple[Generation, list[Commit]]]:
@@ -116,33 +129,29 @@ def recoveries(log: GroupLog, kills: Iterable[Kill], verdict: Verdict) -> list[R
     killed before the group gave it anything owned nothing.
     """
     found = []
+    by_place: dict[Place, list[Commit]] = defaultdict(list)
+    for commit in log.commits:
+        by_place[commit.place].append(commit)
     for kill in kills:
         before = [g for g in log.generations if g.when_ms <= kill.when_ms]
-        if not before:
-            continue
-        mine = [m.places for m in before[-1].members if m.client_id == kill.client_id]
+        mine = (
+            [m.places for m in before[-1].members if m.client_id == kill.client_id]
+            if before
+            else []
+        )
         places = set().union(*mine)
-        dead = {
-            c.producer
-            for c in log.commits
-            if before[-1].at < c.at and c.when_ms <= kill.when_ms and c.place in places
-        }
         for place in sorted(places):
-            at = [c for c in log.commits if c.place == place]
-            held = max((c.offset for c in at if c.when_ms <= kill.when_ms), default=0)
-            moved = next(
-                (
-                    c
-                    for c in at
-                    if c.when_ms > kill.when_ms and c.producer not in dead and c.offset > held
-                ),
-                None,
-            )
-            if moved is not None:
-                found.append(Recovery(kill, place, (moved.when_ms - kill.when_ms) / 1000))
-            elif at and at[-1].offset > held:
-                verdict.add("I8", "partitions that only their killed owner went on with",
-                            [_name(place)])  # fmt: skip
+            until = [c for c in by_place[place] if c.when_ms <= kill.when_ms]
+            later = by_place[place][len(until) :]
+            dead = {c.producer for c in until if c.at > before[-1].at}
+            held = max((c.offset for c in until), default=0)
+            moved = [c for c in later if c.offset > held]
+            by_heir = next((c for c in moved if c.producer not in dead), None)
+            if by_heir is not None:
+                found.append(Recovery(kill, place, (by_heir.when_ms - kill.when_ms) / 1000))
+            elif moved:
+                where = [_name(place)]
+                verdict.add("I8", "partitions that only their killed owner went on with", where)
     return found
 
 

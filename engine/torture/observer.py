@@ -17,7 +17,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import GroupCoordinatorNotAvailableError, for_code
+from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError, for_code
 from aiokafka.partitioner import murmur2
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.offset import OffsetRequest
@@ -29,6 +29,10 @@ FETCH_BYTES = 4 << 20
 EARLIEST = -2
 SEND_AHEAD = 5_000
 """So many records are sent before their answers are looked at."""
+
+
+UNREACHABLE = (KafkaError, OSError)
+"""What reading raises while a broker is away."""
 
 
 class Record(NamedTuple):

@@ -42,9 +42,18 @@ def test_nobody_else_can_look_into_the_state(tmp_path: Path) -> None:
     store.close()
     found = list((tmp_path / "state").rglob("*"))
     assert len(found) > 5
-    for path in [tmp_path / "state", *found]:
+    for path in found:
         mode = stat.S_IMODE(path.stat().st_mode)
         assert mode & 0o077 == 0, f"{path} {mode:o}"
+
+
+def test_a_directory_that_is_shared_is_not_closed(tmp_path: Path) -> None:
+    """A volume, or /tmp: what is ours is inside of it."""
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state").chmod(0o1777)
+    home = claim_home(make({"id": "app", "state_dir": tmp_path / "state"}, {}))
+    assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o1777
+    assert stat.S_IMODE(home.parent.stat().st_mode) == 0o700
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
@@ -70,7 +79,7 @@ def test_a_database_that_is_not_ours_is_neither_run_nor_deleted(tmp_path: Path) 
     database = rocksdict.Rdict(str(path))
     database["a"] = Evil(mark)
     database.close()
-    with pytest.raises(StoreForeign, match="is not Headrace's: move it away"):
+    with pytest.raises(StoreForeign, match="is left as it is; move it away"):
         RocksStore(path, ["t"], Memory())
     assert not mark.exists()
     database = rocksdict.Rdict(str(path))
@@ -92,17 +101,6 @@ def test_a_raw_database_of_another_program_is_left_alone(tmp_path: Path) -> None
         database.close()
         with pytest.raises(StoreForeign):
             RocksStore(path, ["t"], Memory())
-
-
-def test_ours_that_was_killed_as_it_was_made_is_taken_up(tmp_path: Path) -> None:
-    """There is nothing in it, not even our families."""
-    options = rocksdict.Options(raw_mode=True)
-    options.create_if_missing(True)  # noqa: FBT003
-    rocksdict.Rdict(str(tmp_path / "db"), options).close()
-    store = RocksStore(tmp_path / "db", ["t"], Memory())
-    store.write({"t": [(b"k", b"v")]})
-    assert store.get("t", b"k") == b"v"
-    store.close()
 
 
 def test_a_worker_says_so_and_ends(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_a_second_committer_in_a_generation_is_found(log: GroupLog) -> None:
     log.commits[5] = commit(10, A, 25, ONE)
     verdict = judged(log)
     assert verdict.broken == ["I7"]
-    assert "generation 8: two's partitions by producers [11, 22]" in str(verdict)
+    assert "generation 8: raw[0] by producers [11, 22]" in str(verdict)
 
 
 def test_two_members_with_one_producer_are_found(log: GroupLog) -> None:
@@ -83,6 +83,15 @@ def test_two_members_with_one_producer_are_found(log: GroupLog) -> None:
     log.commits[1] = commit(3, B, 10, ONE)
     log.commits[3] = commit(5, B, 15, ONE)
     assert judged(log).broken == ["I7"]
+
+
+def test_a_producer_that_was_fenced_and_commits_is_found(log: GroupLog) -> None:
+    """I7: where the transactional id is a task's, only the epoch tells a zombie."""
+    log.commits[5:] = [commit(10, A, 25, (11, 1)), commit(11, A, 30, ONE)]
+    log.commits[4] = commit(9, B, 20, (33, 0))
+    verdict = judged(log)
+    assert verdict.broken == ["I7"]
+    assert "raw[0] by producer 11 in epoch 0" in str(verdict)
 
 
 def test_a_partition_that_is_nobodys_is_found(log: GroupLog) -> None:

@@ -1,0 +1,151 @@
+"""A worker dies at each named crash point (:mod:`engine.crashpoint`), and all must still add up.
+
+One trial a point, each with topics of its own: a worker is at work; a second one, armed, joins on
+an empty directory and takes over half of the partitions; it dies at its point and comes back; the
+input is worked off, both are stopped, everything is checked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, NamedTuple
+
+from engine import crashpoint
+from engine.torture import audit, observer
+from engine.torture.checker import Job
+from engine.torture.fleet import Fleet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+    from engine.clock import Clock
+    from engine.torture.campaign import Keyed
+    from engine.torture.verdict import Verdict
+
+PARTITIONS = 4
+AT_ONCE = 3
+"""Trials wait most of the time: for processes to start, for a session to run out."""
+LOOK_S = 0.25
+PATIENCE_S = 45.0
+PASSES = {"revoke": 2}
+"""How often a point is passed before it means something: a worker that joins gives nothing up."""
+SETTINGS: dict[str, str | int | bool] = {
+    "partitions": PARTITIONS,
+    "retention_ms": -1,
+    "session_timeout_ms": 2_000,
+    "inbox_records": 200,
+    "keep_unmatched": True,
+}
+
+
+class Crash(NamedTuple):
+    """What came of one trial.
+
+    Attributes:
+        exit_code: of the worker that was to die; None: it did not.
+        last_words: the line in which it named the point.
+    """
+
+    point: str
+    exit_code: int | None
+    last_words: str
+    verdict: Verdict
+
+
+class Input(NamedTuple):
+    """What every trial works on."""
+
+    profiles: Sequence[Keyed]
+    events: Sequence[Keyed]
+
+
+async def crash_everywhere(
+    bootstrap: str, home: Path, given: Input, clock: Clock, points: Iterable[str] = ()
+) -> list[Crash]:
+    """Try each point (or those that are named) on one broker.
+
+    Raises:
+        TimeoutError: a trial did not come to its end; its workers' logs are in ``home``.
+    """
+    gate = asyncio.Semaphore(AT_ONCE)
+    prefix = f"crash-{clock.now_ms():x}"
+
+    async def run(point: str) -> Crash:
+        async with gate:
+            job = Job(f"{prefix}-{point}-", keep_unmatched=True)
+            return await _Trial(point, job, bootstrap, home / point, given, clock).run()
+
+    async with asyncio.TaskGroup() as group:
+        trials = [group.create_task(run(point)) for point in points or crashpoint.POINTS]
+    return [trial.result() for trial in trials]
+
+
+class _Trial:
+    def __init__(
+        self, point: str, job: Job, bootstrap: str, home: Path, given: Input, clock: Clock
+    ) -> None:
+        home.mkdir(parents=True, exist_ok=True)
+        self._point = point
+        self._job = job
+        self._bootstrap = bootstrap
+        self._input = given
+        settings = SETTINGS | {"prefix": job.prefix, "broker": bootstrap}
+        self._fleet = Fleet(home, job.app, settings, clock)
+
+    async def run(self) -> Crash:
+        try:
+            return await self._run()
+        finally:
+            await asyncio.to_thread(self._fleet.kill_all)
+
+    async def _run(self) -> Crash:
+        job, events, fleet = self._job, self._input.events, self._fleet
+        keep = {"retention.ms": "-1"}
+        await observer.create(
+            self._bootstrap,
+            {job.topic("raw-events"): keep, job.topic("user-profiles"): keep},
+            PARTITIONS,
+        )
+        await self._send("user-profiles", self._input.profiles)
+        half = len(events) // 2
+        await self._send("raw-events", events[:half])
+        fleet.add()
+        await self._until_done(half // 2)
+        armed = fleet.add(crash_at=f"{self._point}:{PASSES.get(self._point, 1)}")
+        child = armed.child
+        assert child is not None
+        await self._until(lambda: fleet.at_work(armed) or child.exit_code is not None)
+        await self._send("raw-events", events[half:])
+        if self._point == "revoke":
+            fleet.add()  # a rebalance
+        if self._point == "shutdown":
+            child.ask_to_stop()
+        await asyncio.to_thread(child.wait, PATIENCE_S)
+        code = child.exit_code
+        if code is None:
+            fleet.kill(armed)
+        log = fleet.log_of(armed).decode(errors="replace").splitlines()
+        said = [line for line in log if line.startswith("crash point")]
+        fleet.start(armed)
+        await self._until_done(len(events))
+        await asyncio.to_thread(fleet.stop_all)
+        verdict = await audit.audit(self._bootstrap, job, fleet.homes)
+        return Crash(self._point, code, said[-1] if said else "", verdict)
+
+    async def _send(self, topic: str, records: Sequence[Keyed]) -> None:
+        await observer.produce(self._bootstrap, self._job.topic(topic), records, PARTITIONS)
+
+    async def _until_done(self, count: int) -> None:
+        topic = self._job.topic("raw-events")
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                at = await observer.committed(self._bootstrap, self._job.app, topic, PARTITIONS)
+                if sum(max(0, offset) for offset in at.values()) >= count:
+                    return
+                await asyncio.sleep(LOOK_S)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while not condition():
+                await asyncio.sleep(LOOK_S)

@@ -1,0 +1,5 @@
+"""Brokers, as the broker tests have them."""
+
+from tests.broker.conftest import fresh_kafka
+
+__all__ = ["fresh_kafka"]
