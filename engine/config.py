@@ -215,6 +215,12 @@ def _variables(values: Mapping[str, str | float | bool]) -> dict[str, str]:
     }
 
 
+def connect_plainly() -> None:
+    """Forget the environment's security settings: for a broker of our own, on loopback."""
+    for name in _SECURITY:
+        os.environ.pop(f"HEADRACE_{name.upper()}", None)
+
+
 def cache_dir() -> Path | None:
     """Return where downloads are kept (``HEADRACE_CACHE``), or None for the default."""
     value = os.environ.get("HEADRACE_CACHE")
