@@ -81,6 +81,12 @@ async def crash_everywhere(
     return [trial.result() for trial in trials]
 
 
+def _parts(events: Sequence[Keyed]) -> list[Sequence[Keyed]]:
+    """Cut the input into what comes before, around and after the death."""
+    before, after = len(events) * 4 // 10, len(events) * 8 // 10
+    return [events[:before], events[before:after], events[after:]]
+
+
 class _Trial:
     def __init__(
         self, point: str, job: Job, bootstrap: str, home: Path, given: Input, clock: Clock
@@ -108,15 +114,15 @@ class _Trial:
             PARTITIONS,
         )
         await self._send("user-profiles", self._input.profiles)
-        half = len(events) // 2
-        await self._send("raw-events", events[:half])
+        first, second, last = _parts(events)
+        await self._send("raw-events", first)
         fleet.add()
-        await self._until_done(half // 2)
+        await self._until_done(len(first) // 2)
         armed = fleet.add(crash_at=f"{self._point}:{PASSES.get(self._point, 1)}")
         child = armed.child
         assert child is not None
         await self._until(lambda: fleet.at_work(armed) or child.exit_code is not None)
-        await self._send("raw-events", events[half:])
+        await self._send("raw-events", second)
         if self._point == "revoke":
             fleet.add()  # a rebalance
         if self._point == "shutdown":
@@ -128,6 +134,8 @@ class _Trial:
         log = fleet.log_of(armed).decode(errors="replace").splitlines()
         said = [line for line in log if line.startswith("crash point")]
         fleet.start(armed)
+        await self._until(lambda: fleet.at_work(armed))
+        await self._send("raw-events", last)  # each task must be restored to go on with it
         await self._until_done(len(events))
         await asyncio.to_thread(fleet.stop_all)
         verdict = await audit.audit(self._bootstrap, job, fleet.homes)
