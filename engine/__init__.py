@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     from engine.config import read_options as read_options
     from engine.contracts.contract import Contract as Contract
     from engine.contracts.contract import Rule as Rule
+    from engine.contracts.limits import Limits as Limits
     from engine.errors import HeadraceError as HeadraceError
     from engine.policy import retry as retry
+    from engine.security import Secret as Secret
+    from engine.security import Security as Security
     from engine.stream import Event as Event
     from engine.stream import Stream as Stream
     from engine.table import Window as Window
@@ -25,7 +28,10 @@ __all__ = [
     "Contract",
     "Event",
     "HeadraceError",
+    "Limits",
     "Rule",
+    "Secret",
+    "Security",
     "Stream",
     "Topic",
     "Window",
@@ -38,7 +44,10 @@ _PLACES = {
     "Contract": "engine.contracts.contract",
     "Event": "engine.stream",
     "HeadraceError": "engine.errors",
+    "Limits": "engine.contracts.limits",
     "Rule": "engine.contracts.contract",
+    "Secret": "engine.security",
+    "Security": "engine.security",
     "Stream": "engine.stream",
     "Topic": "engine.topic",
     "Window": "engine.table",

@@ -17,13 +17,14 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-from engine import recovery
+from engine import crashpoint, gaps, incarnation, recovery
+from engine.errors import ConfigError
 from engine.parking import Parking, TaskKey
 from engine.record import TP
 from engine.standby import Standbys
 from engine.task import State, Task
 from engine.verdicts import Verdicts
-from tables.errors import StoreCorrupted, StoreLocked
+from tables.errors import StoreCorrupted, StoreFailed, StoreForeign, StoreLocked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -37,6 +38,11 @@ log = logging.getLogger(__name__)
 
 RESTORES_AT_ONCE = 4
 LOCK_WAIT_S = 10.0
+
+GROWN_REMEDY = (
+    "Nothing of the new partitions was read. Give the app a new id, or delete its changelogs while "
+    "no worker runs, so that the tables are built anew"
+)
 
 
 def _name(key: TaskKey) -> str:
@@ -69,6 +75,8 @@ class Assignment:
         self._parts = {part.name: part for part in topology.parts}
         self._part_of = {topic.name: part for part in topology.parts for topic in part.inputs}
         self._standbys = Standbys(edges, metrics, self._open)
+        self._names = list(topology.topics)
+        self._ids: dict[str, str] = {}  # of topics, where the broker tells
         self._wanted: set[TaskKey] = set()
         self._membership: Any = None
         self._begins: dict[TaskKey, dict[TP, Position | None]] = {}  # of those that are coming
@@ -103,7 +111,7 @@ class Assignment:
         Raises:
             BrokerError: the committed positions cannot be read.
         """
-        wanted = self._keys(assigned.active)
+        wanted = self.keys_of(assigned.active)
         self._wanted = wanted
         self.parking.keep(wanted)
         await self._standbys.rest()
@@ -125,9 +133,10 @@ class Assignment:
         if new:
             log.info("new tasks: %s", ", ".join(map(_name, new)))
             await self.create(new)
-        await self._standbys.keep(self._keys(assigned.standby) - wanted)
+        await self._standbys.keep(self.keys_of(assigned.standby) - wanted)
 
-    def _keys(self, tps: Iterable[TP]) -> set[TaskKey]:
+    def keys_of(self, tps: Iterable[TP]) -> set[TaskKey]:
+        """Return the tasks that read these partitions."""
         return {(self._part_of[tp.topic].name, tp.partition) for tp in tps}
 
     def _is_current(self, key: TaskKey, committed: dict[TP, Position | None]) -> bool:
@@ -155,20 +164,57 @@ class Assignment:
         every = [tp for tps in inputs.values() for tp in tps]
         await self._edges.outlet.own([_name(key) for key in inputs])
         committed = await self._edges.source.positions(every)
-        fresh = [tp for tp in every if committed.get(tp) is None]
-        bounds = await self._edges.log.bounds(fresh)
+        bounds = await self._edges.log.bounds(every)
+        self._ids = await self._edges.admin.topic_ids(self._names)
         for key, tps in inputs.items():
             at = {tp: committed.get(tp) for tp in tps}
-            task = self._standbys.give(key) or await self._open(key)
+            task = None if self._stops(key, at, bounds) else await self._obtain(key)
+            if task is None:
+                continue
             for tp in tps:
                 if at[tp] is None:
                     task.inbox.inputs[tp].begin(*bounds[tp])
             task.membership = self._membership
+            task.topic_ids = self._ids
             self.tasks[key] = task
-            self._begins[key] = at
+            self._begins[key] = {tp: committed.get(tp) for tp in tps}
             self._coming[key] = asyncio.get_running_loop().create_task(
                 self._bring_up(key, task, at), name=f"restore-{task.id}"
             )
+
+    def _stops(
+        self, key: TaskKey, at: dict[TP, Position | None], bounds: dict[TP, tuple[int, int]]
+    ) -> bool:
+        """Say whether a task cannot begin where it was; correct positions if it may go on."""
+        grown = self._parts[key[0]].grown(key[1])
+        if grown:
+            self.parking.stop(key, ConfigError(grown), GROWN_REMEDY)
+            return True
+        for tp, position in at.items():
+            topic_id = self._ids.get(tp.topic, "")
+            error = gaps.lost(tp, position, bounds[tp], topic_id)
+            if error is not None and self._config.on_lost_input == "stop":
+                self.parking.stop(key, error, gaps.REMEDY)
+                return True
+            if error is not None:
+                assert position is not None
+                log.error("%s", error)
+                at[tp] = gaps.passed(tp, position, bounds[tp], topic_id)
+        return False
+
+    async def _obtain(self, key: TaskKey) -> Task | None:
+        """Take a standby, or open a store; None if its disk or directory does not allow it."""
+        task = self._standbys.give(key)
+        if task is not None:
+            crashpoint.reach("promote")
+            return task
+        try:
+            return await self._open(key)
+        except StoreForeign as error:
+            self.parking.stop(key, error, "Then restart the worker")
+        except StoreFailed as error:
+            self.parking.wait(key, error)
+        return None
 
     async def _open(self, key: TaskKey) -> Task:
         """Make the task on its store; an earlier owner in this process may still be closing it."""
@@ -176,7 +222,7 @@ class Assignment:
         deadline = self._edges.clock.elapsed_ms() + 1000 * LOCK_WAIT_S
         while True:
             try:
-                return Task(
+                task = Task(
                     part,
                     number,
                     edges=self._edges,
@@ -186,25 +232,50 @@ class Assignment:
                     end_marks=self._config.end_marks,
                     window_headers=self._config.window_headers,
                 )
+                break
             except StoreLocked:
                 if self._edges.clock.elapsed_ms() > deadline:
                     raise
                 await asyncio.sleep(0.05)
+        try:
+            self._check_store(task)
+        except StoreFailed:
+            await task.close()
+            raise
+        return task
+
+    def _check_store(self, task: Task) -> None:
+        now_ms = self._edges.clock.now_ms()
+        try:
+            incarnation.check(task, self._ids, now_ms)
+        except StoreCorrupted as error:
+            log.warning("task %s: %s", task.id, error)
+            task.store.clear()
+            incarnation.check(task, self._ids, now_ms)
 
     async def _bring_up(self, key: TaskKey, task: Task, at: dict[TP, Position | None]) -> None:
         """Steps 2 to 4."""
-        async with self._restores:
-            try:
-                await recovery.restore([task], at, self._edges.log, self._metrics)
-            except StoreCorrupted as error:
-                log.warning("task %s: %s", task.id, error)
-                task.store.clear()
-                await recovery.restore([task], at, self._edges.log, self._metrics)
+        try:
+            async with self._restores:
+                await self._restore(task, at)
+        except StoreFailed as error:
+            self.parking.wait(key, error)
+            del self._coming[key], self.tasks[key]
+            await task.close()
+            return
         task.start(at)
         del self._coming[key]
         for tp, each in task.inbox.inputs.items():
             self._edges.source.seek(tp, each.received)
         self._edges.source.wake()
+
+    async def _restore(self, task: Task, at: dict[TP, Position | None]) -> None:
+        try:
+            await recovery.restore([task], at, self._edges, self._metrics)
+        except StoreCorrupted as error:
+            log.warning("task %s: %s", task.id, error)
+            task.store.clear()
+            await recovery.restore([task], at, self._edges, self._metrics)
 
     def raise_failed(self) -> None:
         """Raise what a task raised while it was coming up, or a standby while it followed."""

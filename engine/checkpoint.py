@@ -10,6 +10,7 @@ Steps, numbered as in the body:
    assigned: the consumer's own is ahead of it while a rebalance is on its way.
 5. End the transaction, under a deadline. (3 to 5 are the outlet's: engine/kafka/producer.py.)
 6. Write each task's changes to its store in one batch: data, timers, changelog offset, positions.
+   Where that fails (a full disk), the task is made anew, and takes them from the changelogs.
 7. Refused or unknown: say so to the caller, who drops every task's memory, opens the outlet anew
    (which decides the transaction's fate) and starts again from the committed positions. Nothing is
    ever retried on the same producer.
@@ -28,14 +29,16 @@ from engine import crashpoint
 from engine.edges import Transaction
 from engine.errors import AccessDenied, CommitUnknown, RecordRefused
 from engine.task import State
+from tables.errors import StoreCorrupted, StoreFailed
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from engine.cut import TaskCut
     from engine.edges import Edges, Position
     from engine.metrics import Metrics
     from engine.record import TP, Output
-    from engine.task import Task, TaskCut
+    from engine.task import Task
 
 log = logging.getLogger(__name__)
 
@@ -158,15 +161,23 @@ class Checkpoint:
             raise
         crashpoint.reach("committed")
         # 6. the store follows Kafka, never leads it
-        for cut in cuts:
-            if cut.task.state is not State.CLOSED:
-                cut.task.committed(cut, ends)
-                if cut is not cuts[-1]:
-                    crashpoint.reach("between-writes")
+        _store(cuts, ends)
         sent: dict[str, int] = {}
         for tp, outputs in rows.items():
             sent[tp.topic] = sent.get(tp.topic, 0) + len(outputs)
-        self._metrics.committed(sent, (self._edges.clock.elapsed_ms() - began) / 1000)
+        clock = self._edges.clock
+        self._metrics.committed(sent, (clock.elapsed_ms() - began) / 1000, clock.now_ms())
+
+
+def _store(cuts: list[TaskCut], ends: dict[TP, int]) -> None:
+    for cut in cuts:
+        if cut.task.state is not State.CLOSED:
+            try:
+                cut.task.committed(cut, ends)
+            except (StoreFailed, StoreCorrupted) as error:  # the changelogs have it
+                cut.task.fail(error)
+            if cut is not cuts[-1]:
+                crashpoint.reach("between-writes")
 
 
 def _find(error: RecordRefused, cuts: list[TaskCut]) -> None:

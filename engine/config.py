@@ -18,6 +18,7 @@ from engine.security import Security, decode_field, make_security
 
 Guarantee = Literal["exactly_once", "at_least_once"]
 Producers = Literal["worker", "task"]
+OnLostInput = Literal["stop", "continue"]
 Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
 Options = TypeVar("Options", bound=msgspec.Struct)
 
@@ -32,6 +33,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         commit_interval_ms: time between commits, which is about the latency of results.
         transaction_timeout_ms: after it the broker aborts the open transaction of a dead worker.
         session_timeout_ms: without a heartbeat for so long, a worker's tasks go to the others.
+        on_lost_input: when records went (retention) before they were read: ``stop`` their task, or
+            ``continue`` with what is there.
         state_dir: where the stores are; each worker of a machine needs its own.
         instance: a stable name of this worker, which no other one has (``group.instance.id``); the
             default is one kept in ``state_dir``. A worker that was given one does not leave the
@@ -44,9 +47,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         fetch_bytes: at most so much is asked for a partition at a time.
         inbox_records: a partition with so many records waiting is not polled.
         outbox_records: so many records waiting make a commit due.
+        memory_bytes: what a worker's inboxes, outboxes and decoded table entries may hold, about:
+            it polls and hands out less when they hold more. RocksDB's memory comes on top.
         cache_bytes, write_buffer_bytes: RocksDB's memory, shared by all tasks.
         end_marks: heed end-of-input marks (bounded runs; any producer could send one).
         window_headers: say a window's bounds in a header of its results.
+        stall_ms: an event loop that stands still for so long is reported, with its stack; 0: never.
         collect_after: objects that Python's cycle collector lets be made before it looks at them;
             its default of 700 looks at every batch again and again. 0 leaves the collector alone.
         security: how connections are protected; see :class:`engine.security.Security`.
@@ -58,6 +64,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     commit_interval_ms: int = 100
     transaction_timeout_ms: int = 10_000
     session_timeout_ms: int = 10_000
+    on_lost_input: OnLostInput = "stop"
     state_dir: Path = Path(".headrace")
     instance: str = ""
     producers: Producers = "worker"
@@ -72,10 +79,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     fetch_bytes: int = 1 << 20
     inbox_records: int = 5_000
     outbox_records: int = 50_000
+    memory_bytes: int = 1 << 30
     cache_bytes: int = 64 << 20
     write_buffer_bytes: int = 64 << 20
     end_marks: bool = False
     window_headers: bool = False
+    stall_ms: int = 1_000
     collect_after: int = 50_000
     security: Security = Security()
 
@@ -93,8 +102,10 @@ _BOUNDS: tuple[tuple[str, int, int, str], ...] = (
     ("fetch_bytes", 1_024, 1 << 30, "bytes"),
     ("inbox_records", 1, 10_000_000, "records"),
     ("outbox_records", 1, 10_000_000, "records"),
+    ("memory_bytes", 16 << 20, 1 << 44, "bytes"),
     ("cache_bytes", 1 << 20, 1 << 40, "bytes"),
     ("write_buffer_bytes", 1 << 20, 1 << 40, "bytes"),
+    ("stall_ms", 0, 600_000, "ms"),
     ("collect_after", 0, 10_000_000, "objects"),
 )
 

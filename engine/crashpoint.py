@@ -3,8 +3,6 @@
 ``HEADRACE_CRASH_AT=end-sent`` ends a worker the first time it gets there, ``end-sent:3`` the third
 time. It writes one line to stderr and has exit status 137. Random kills hit such places by luck;
 ``headrace torture --crash-points`` and tests/faults hit each of them.
-
-``promote`` is kept for the moment at which a standby becomes a task.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from engine.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from engine.task import TaskCut
+    from engine.cut import TaskCut
 
 T = TypeVar("T")
 
@@ -31,6 +29,7 @@ POINTS = {
     "before-init": "before InitProducerId, at the start and after a failed commit",
     "after-init": "after it: what the predecessor left open is decided, nothing is read yet",
     "restore": "in a restore, after a chunk is in the store",
+    "promote": "a standby is about to become a task",
     "dead-letter": "a commit that carries dead letters is cut, nothing is sent",
     "window-close": "a commit that carries the results of windows is cut, nothing is sent",
     "before-send": "before the transaction's first request",

@@ -175,6 +175,10 @@ class Admin(Protocol):
         """Return how many partitions each topic has; unknown topics are absent."""
         ...
 
+    async def topic_ids(self, topics: Collection[str]) -> dict[str, str]:
+        """Return what tells a topic from an earlier one of its name, where the broker says it."""
+        ...
+
     async def create(self, topics: Iterable[Topic]) -> list[str]:
         """Create those that do not exist; return their names."""
         ...

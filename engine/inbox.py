@@ -26,6 +26,8 @@ class Piece(NamedTuple):
 
     run: Run
     refused: list[Refused]
+    record_bytes: int = 0
+    """About how much memory one of its records takes."""
 
 
 class Input:
@@ -38,7 +40,7 @@ class Input:
         start: how much of the first piece has been taken already.
     """
 
-    __slots__ = ("end", "gate", "is_table", "queue", "received", "records", "start", "tp")
+    __slots__ = ("bytes", "end", "gate", "is_table", "queue", "received", "records", "start", "tp")
 
     def __init__(self, tp: TP, *, is_table: bool, end: Callable[[TP], int | None]) -> None:
         self.tp = tp
@@ -47,6 +49,7 @@ class Input:
         self.received = 0
         self.gate = 0
         self.records = 0
+        self.bytes = 0  # about
         self.start = 0
         self.queue: deque[Piece] = deque()
 
@@ -64,6 +67,7 @@ class Input:
         """Queue what one poll brought."""
         self.queue.append(piece)
         self.records += len(piece.run)
+        self.bytes += len(piece.run) * piece.record_bytes
         self.received = piece.run.next_offset
 
     def head_time(self) -> int:
@@ -93,6 +97,7 @@ class Input:
             first_later = next((i for i, time in enumerate(times) if time > until), len(times))
             stop = start + max(1, first_later) if times else stop
         self.records -= stop - start
+        self.bytes -= (stop - start) * piece.record_bytes
         if stop >= size:
             self.queue.popleft()
             self.start = 0
@@ -103,7 +108,7 @@ class Input:
         part = run.part(start, stop)
         low = run.offsets[start] if start else -1
         refused = [row for row in piece.refused if low <= row[0] < part.next_offset]
-        return Piece(part, refused)
+        return Piece(part, refused, piece.record_bytes)
 
     def room_before(self, offset: int) -> int:
         """Return how many records can be taken without ``offset``; 1 when it is the next one."""
@@ -128,9 +133,12 @@ class Inbox:
     def __init__(self, inputs: Iterable[Input]) -> None:
         self.inputs = {each.tp: each for each in inputs}
 
-    def full(self, limit: int) -> list[TP]:
-        """Return the inputs that hold ``limit`` records or more."""
-        return [each.tp for each in self.inputs.values() if each.records >= limit]
+    def full(self, records: int, most: int) -> list[TP]:
+        """Return the inputs that hold so many records, or so many bytes, or more."""
+        return [
+            each.tp for each in self.inputs.values()
+            if each.records >= records or each.bytes >= most
+        ]  # fmt: skip
 
     def next(self, limit: int) -> Piece | None:
         """Return the next piece of work, of up to ``limit`` records, or None if none is ready."""

@@ -17,19 +17,22 @@ from typing import TYPE_CHECKING
 from engine import crashpoint
 from engine.assignment import Assignment
 from engine.checkpoint import Checkpoint
+from engine.cut import TaskCut
 from engine.errors import (
     AccessDenied,
     AgentFailed,
     BrokerError,
     CommitRefused,
     CommitUnknown,
-    ConfigError,
     HeadraceError,
+    InputLost,
     RecordRefused,
 )
 from engine.metrics import Metrics
-from engine.task import State, TaskCut
-from tables.errors import StoreCorrupted
+from engine.provision import provide
+from engine.task import State
+from engine.watch import Watch
+from tables.errors import StoreCorrupted, StoreFailed
 
 if TYPE_CHECKING:
     from engine.config import Config
@@ -45,6 +48,11 @@ IDLE_POLL_MS = 100
 ROUND_RECORDS = 2_000
 SHARE_RECORDS = 100
 """The least that one task is given at a time: below it the hand-over costs more than the work."""
+GAUGE_MS = 1_000.0
+INBOX_SHARE = 4
+OUTBOX_SHARE = 8  # and as much again may be on its way
+OVERLAY_SHARE = 2
+"""Of the memory that a worker may hold: one part in so many."""
 REVOKE_BUDGET_S = 20.0
 HOLD_BUDGET_S = 10.0
 RETRY_S = 0.2
@@ -78,7 +86,9 @@ class Engine:
         self._turn = asyncio.Lock()  # commits, rebalances and recoveries, one at a time
         self._turns = 0
         self._handed = 0  # records that the last round gave to the tasks
+        self._gauged_ms = 0.0
         self._uncut = 0  # records given to the tasks since the last cut
+        self._uncut_bytes = 0  # about what they have made
 
     # -- the loop ----------------------------------------------------------------------------
 
@@ -87,11 +97,12 @@ class Engine:
         if self.config.collect_after:
             gc.set_threshold(self.config.collect_after, 20, 50)
         try:
-            await self.open()
-            while not self._stopping:
-                await self.step()
-            await self._last_commit()
-            crashpoint.reach("shutdown")
+            with Watch(self.config.stall_ms, self.edges.clock, self.metrics):
+                await self.open()
+                while not self._stopping:
+                    await self.step()
+                await self._last_commit()
+                crashpoint.reach("shutdown")
             for stopped in self.assignment.parking.stopped():
                 raise stopped  # again: whoever started the worker sees it in how it ends
         finally:
@@ -115,7 +126,9 @@ class Engine:
             self._raise_doubt()
             if self._commit_is_due():
                 await self._commit()
-        except (HeadraceError, StoreCorrupted) as error:
+            if self.edges.clock.elapsed_ms() - self._gauged_ms >= GAUGE_MS:
+                self._gauge()
+        except (HeadraceError, StoreCorrupted, StoreFailed) as error:
             await self._answer(error)
 
     def stop(self) -> None:
@@ -132,7 +145,7 @@ class Engine:
             ConfigError: topics are missing or not co-partitioned; the message names the fix.
             BrokerError: no broker answers.
         """
-        await self._prepare_topics()
+        self.topology, self._partitions = await provide(self.topology, self.edges.admin)
         self.assignment = Assignment(
             self.topology, self.edges, self.metrics, self.config, self._partitions.__getitem__
         )
@@ -140,50 +153,6 @@ class Engine:
         await self.edges.source.start(
             self.topology.inputs, revoked=self._on_revoked, assigned=self._on_assigned
         )
-
-    async def _prepare_topics(self) -> None:
-        """Create what is missing; check that what is joined has equal partitions."""
-        admin = self.edges.admin
-        await self._create_inputs()
-        await self._create_moves()
-        self._partitions = await admin.partitions(list(self.topology.inputs))
-        self.topology = self.topology.measured(self._partitions)
-        internal = []
-        for part in self.topology.parts:
-            logs = [table.changelog for table in part.tables if table.changelog is not None]
-            internal += [changelog.sized(part.width) for changelog in logs]
-            internal += [topic.dead_letter_topic(part.width) for topic in part.inputs]
-            internal += part.outputs
-        await admin.create([*internal, *self.topology.declared])
-        names = [*self.topology.topics, *(t.dead_letters for t in self.topology.inputs.values())]
-        self._partitions = await admin.partitions(names)
-        for part in self.topology.parts:
-            for table in part.tables:
-                if table.changelog is not None:
-                    _check_changelog(table.changelog.name, part.width, self._partitions)
-
-    async def _create_inputs(self) -> None:
-        """Create missing inputs, with as many partitions as what they are joined with has."""
-        admin = self.edges.admin
-        inputs = [topic for topic in self.topology.inputs.values() if not topic.internal]
-        known = await admin.partitions([topic.name for topic in inputs])
-        for part in self.topology.parts:
-            widths = {known[topic.name] for topic in part.inputs if topic.name in known}
-            for topic in part.inputs:
-                if len(widths) == 1 and topic.name not in known and not topic.config.partitions:
-                    topic.sized(*widths)
-        await admin.create(inputs)
-
-    async def _create_moves(self) -> None:
-        """Create the topics of ``group_by``: as many partitions as what flows into them."""
-        admin = self.edges.admin
-        for part in self.topology.parts:
-            for node in part.nodes:
-                if node.stage == "before" and node.moved is not None:
-                    widths = await admin.partitions([topic.name for topic in node.inputs])
-                    if node.moved.internal:
-                        node.moved.sized(max(widths.values()))
-                    await admin.create([node.moved])
 
     async def _last_commit(self) -> None:
         """Finish what is in hand and commit it; a failure here loses no more than time."""
@@ -220,11 +189,18 @@ class Engine:
                 break
             self._handed += tasks[(self._turns + number) % len(tasks)].advance(share)
         self._uncut += self._handed
+        if self._uncut:
+            self._uncut_bytes = sum(task.pending_bytes() for task in tasks)
+
+    def _laden(self) -> bool:
+        """Say whether so much has been done since the last cut that it should be committed."""
+        config = self.config
+        most = config.memory_bytes // OUTBOX_SHARE
+        return self._uncut >= config.outbox_records or self._uncut_bytes >= most
 
     def _backed_up(self) -> bool:
         """Say whether so much waits to be committed that no more must be added."""
-        waiting = self.checkpoint.in_flight or self._moving
-        return waiting and self._uncut >= self.config.outbox_records
+        return (self.checkpoint.in_flight or self._moving) and self._laden()
 
     def _patience_ms(self) -> int:
         """How long a poll may wait: not at all while there is work, and not beyond the commit.
@@ -240,22 +216,31 @@ class Engine:
 
     def _full(self) -> list[TP]:
         """Return the inputs that must not be polled now: they hold enough."""
-        limit = self.config.inbox_records
-        full = [tp for task in self.assignment.working() for tp in task.inbox.full(limit)]
+        config, tasks = self.config, self.assignment.working()
+        inputs = sum(len(task.inbox.inputs) for task in tasks)
+        most = config.memory_bytes // (INBOX_SHARE * max(1, inputs))
+        full = [tp for task in tasks for tp in task.inbox.full(config.inbox_records, most)]
         return full + self.assignment.parked_inputs()
 
     def _commit_is_due(self) -> bool:
         if self.checkpoint.in_flight or self._moving or self._assigned is not None:
             return False
         waited = self.edges.clock.elapsed_ms() - self.checkpoint.last_ms
-        if waited >= self.config.commit_interval_ms or self._uncut >= self.config.outbox_records:
+        if waited >= self.config.commit_interval_ms or self._laden():
             return True
         return any(task.spent for task in self.assignment.working())
 
     async def _commit(self) -> None:
         async with self._turn:
-            self._uncut = 0
+            self._uncut = self._uncut_bytes = 0
+            self._share_memory()
             await self.checkpoint.begin(self.assignment.working())
+
+    def _share_memory(self) -> None:
+        """Tell the tables how much of them may stay decoded in memory."""
+        tables = [p for task in self.assignment.working() for p in task.tables.values()]
+        for partition in tables:
+            partition.bytes_max = self.config.memory_bytes // (OVERLAY_SHARE * len(tables))
 
     async def commit_now(self, wait_s: float) -> bool:
         """Commit what is done, beside :meth:`step`, and say whether that went well."""
@@ -263,7 +248,7 @@ class Engine:
             async with self._turn:
                 await self.checkpoint.begin(self.assignment.working(), wait_s=wait_s)
                 await self.checkpoint.landed()
-        except (HeadraceError, StoreCorrupted) as error:
+        except (HeadraceError, StoreCorrupted, StoreFailed) as error:
             await self._answer(error)
             return False
         return True
@@ -313,6 +298,7 @@ class Engine:
             except BrokerError:
                 self._try_again_with(assigned)
                 raise
+            self.metrics.rebalanced()
             self.ready.set()
 
     def _try_again_with(self, assigned: Assigned) -> None:
@@ -329,36 +315,68 @@ class Engine:
             assert failed[0].failure is not None
             raise failed[0].failure
 
+    # -- what is seen from outside -----------------------------------------------------------
+
+    def unready(self) -> str:
+        """Say why this worker does not do its work; "": it does, or has nothing to do."""
+        if not self.ready.is_set():
+            return "it has no tasks yet"
+        stopped = self.assignment.parking.stopped()
+        if stopped:
+            return str(stopped[0])
+        config, now = self.config, self.edges.clock.elapsed_ms()
+        late_ms = 3 * config.commit_interval_ms + config.transaction_timeout_ms
+        if now - self.checkpoint.last_ms > late_ms:
+            return f"it has begun no commit for {(now - self.checkpoint.last_ms) / 1000:.0f} s"
+        return ""
+
+    def _gauge(self) -> None:
+        """Set the metrics that are looked at now and then."""
+        now = self._gauged_ms = self.edges.clock.elapsed_ms()
+        tasks = self.assignment.working()
+        open_ms = now - self.checkpoint.last_ms if self.checkpoint.in_flight else 0.0
+        ages = {t.id: 0.0 if t.idle() else (now - t.moved_ms) / 1000 for t in tasks}
+        held = {
+            "inbox": sum(each.bytes for t in tasks for each in t.inbox.inputs.values()),
+            "outbox": sum(task.outbox.bytes() for task in tasks),
+            "overlay": sum(p.held() for task in tasks for p in task.tables.values()),
+        }
+        self.metrics.gauged(open_ms / 1000, ages, held, ready=not self.unready())
+
     # -- what goes wrong ---------------------------------------------------------------------
 
     async def _answer(self, error: Exception) -> None:
         """Do what an error asks for; raise it if it asks for a person."""
         async with self._turn:
             match error:
-                case AgentFailed():
-                    await self._answer_agents()
+                case AgentFailed() | StoreFailed():
+                    await self._answer_failed()
+                case InputLost():  # making its task anew finds out what is lost
+                    for key in self.assignment.keys_of([error.tp]) & self.assignment.tasks.keys():
+                        self.assignment.parking.wait(key, error)
+                        await self.assignment.renew([key])
                 case RecordRefused(cut=TaskCut(task=task) as cut):
                     self.metrics.commit_failed("record refused")
                     self._rule(task, self.assignment.verdicts.on_refusal(cut, error), error)
-                    await self._start_over()
+                    await self._start_over("record refused")
                 case AccessDenied():
                     await self._answer_denied(error)
                 case CommitRefused():
                     log.warning("%s; going back to the last commit", error)
                     self.metrics.commit_failed("refused")
-                    await self._start_over()
+                    await self._start_over("fenced")
                 case CommitUnknown():
                     log.warning("%s; going back to what the broker has committed", error)
                     self.metrics.commit_failed("unknown")
-                    await self._start_over()
+                    await self._start_over("unknown outcome")
                 case StoreCorrupted():
                     log.warning("%s", error)
                     self.assignment.forget_store(error.path)
-                    await self._start_over()
+                    await self._start_over("store")
                 case BrokerError():
                     log.warning("%s; trying again", error)
                     await asyncio.sleep(RETRY_S)
-                    await self._start_over()
+                    await self._start_over("broker")
                 case _:
                     raise error
 
@@ -370,10 +388,11 @@ class Engine:
             self.assignment.parking.wait(self.assignment.key_of(task), error)
         if not concerned:
             await asyncio.sleep(DENIED_S)
-        await self._start_over()
+        await self._start_over("access denied")
 
-    async def _start_over(self) -> None:
+    async def _start_over(self, cause: str) -> None:
         """Drop what is in memory, fence our own past, go on from the committed positions."""
+        self.metrics.producer_opened(cause)
         self._doubt = None
         await self.checkpoint.abandon()
         self.checkpoint = Checkpoint(self.edges, self.metrics)
@@ -392,26 +411,29 @@ class Engine:
             else:
                 return
 
-    async def _answer_agents(self) -> None:
-        """Roll the tasks whose agents raised back to the last commit; decide about the events."""
+    async def _answer_failed(self) -> None:
+        """Roll tasks that failed back to the last commit; decide about the events."""
         failed = {
             key: task for key, task in self.assignment.tasks.items() if task.state is State.FAILED
         }
         for task in failed.values():
-            error = task.failure
-            assert error is not None
-            if isinstance(error.cause, StoreCorrupted):  # no fault of the agent's or the event's
-                log.warning("task %s: %s", task.id, error.cause)
-                task.store.clear()
-                continue
-            self.metrics.agent_failed(error.agent)
-            self._rule(task, self.assignment.verdicts.on_failure(task), error)
+            match getattr(task.failure, "cause", task.failure):
+                case StoreCorrupted() as error:  # no fault of the agent's or the event's
+                    log.warning("task %s: %s", task.id, error)
+                    task.store.clear()
+                case StoreFailed() as error:
+                    self.assignment.parking.wait(self.assignment.key_of(task), error)
+                case _:
+                    assert isinstance(task.failure, AgentFailed)
+                    self.metrics.agent_failed(task.failure.agent)
+                    ruling = self.assignment.verdicts.on_failure(task)
+                    self._rule(task, ruling, task.failure)
         try:
             await self.checkpoint.landed()
             await self.assignment.renew(failed)
         except (BrokerError, CommitRefused, CommitUnknown, RecordRefused) as error:
             log.warning("%s; going back to what the broker has committed", error)
-            await self._start_over()
+            await self._start_over("failed beside an agent")
 
     def _rule(self, task: Task, ruling: Ruling, error: Exception) -> None:
         """Let a task stand still, if that is the ruling."""
@@ -426,12 +448,3 @@ class Engine:
         if self.assignment.parking.due():
             async with self._turn:
                 await self.assignment.renew([])
-
-
-def _check_changelog(name: str, width: int, partitions: dict[str, int]) -> None:
-    if partitions.get(name) != width:
-        raise ConfigError(
-            f"changelog {name} has {partitions.get(name)} partitions but its task's inputs have "
-            f"{width}: the inputs were re-partitioned. Give the app a new id, or delete the "
-            "changelog and let the table be built anew"
-        )

@@ -49,6 +49,24 @@ class Metrics:
         self._letters = counter("dead_letters_total", "Dead letters, by input topic", "topic")
         self._standbys = gauge("standbys", "Warm copies of other workers' tasks")
         self._restored = counter("records_restored_total", "Changelog records restored", "table")
+        self._lag = prometheus.Histogram(
+            "headrace_loop_lag_seconds", "How late the event loop is with what is due",
+            registry=self.registry,
+            buckets=(0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+        )  # fmt: skip
+        self._stalls = counter("loop_stalls_total", "Stalls of the event loop")
+        self._last_commit = gauge("last_commit_timestamp_seconds", "When the last commit succeeded")
+        self._open_seconds = gauge("transaction_open_seconds", "Age of the commit under way, or 0")
+        self._position_age = gauge(
+            "position_age_seconds",
+            "Since when a task with work to do has committed nothing",
+            "task",
+        )
+        self._bytes = gauge("held_bytes", "Estimated bytes in memory", "where")
+        self._remaining = gauge("restore_remaining_records", "Left to restore, at most", "task")
+        self._producers = counter("producers_opened_total", "Producers opened anew", "cause")
+        self._rebalances = counter("rebalances_total", "Assignments taken from the group")
+        self._ready = gauge("ready", "1: has its tasks, commits, and none is stopped")
         self.totals: dict[str, int] = {}
         """Plain sums by name, for progress displays."""
 
@@ -64,8 +82,9 @@ class Metrics:
         for rule, times in checked.warned.items():
             self._warned.labels(topic, rule).inc(times)
 
-    def committed(self, sent: dict[str, int], seconds: float) -> None:
+    def committed(self, sent: dict[str, int], seconds: float, now_ms: int) -> None:
         """Count a transaction that is visible, and its records by topic."""
+        self._last_commit.set(now_ms / 1000)
         self._commits.labels("committed").inc()
         self._commit_seconds.observe(seconds)
         self._add("commits", 1)
@@ -103,6 +122,44 @@ class Metrics:
     def standbys(self, count: int) -> None:
         """Say how many tasks of others the worker keeps a copy of."""
         self._standbys.set(count)
+
+    def loop_lag(self, seconds: float) -> None:
+        """Note how late the event loop was."""
+        self._lag.observe(seconds)
+
+    def stalled(self) -> None:
+        """Count a stall of the event loop."""
+        self._stalls.inc()
+        self._add("stalls", 1)
+
+    def restoring(self, task: str, remaining: int) -> None:
+        """Say how many records a task has left to restore."""
+        self._remaining.labels(task).set(remaining)
+
+    def producer_opened(self, cause: str) -> None:
+        """Count a producer that takes the place of one that is finished; "fenced" is one cause."""
+        self._producers.labels(cause).inc()
+
+    def rebalanced(self) -> None:
+        """Count an assignment."""
+        self._rebalances.inc()
+
+    def gauged(self, open_s: float, ages: dict[str, float], held: dict[str, int], *, ready: bool
+               ) -> None:  # fmt: skip
+        """Set what is measured now and then.
+
+        Args:
+            open_s: the age of the commit under way.
+            ages: of the tasks' positions.
+            held: bytes, by where they are.
+        """
+        self._open_seconds.set(open_s)
+        self._position_age.clear()
+        for task, age in ages.items():
+            self._position_age.labels(task).set(age)
+        for where, count in held.items():
+            self._bytes.labels(where).set(count)
+        self._ready.set(ready)
 
     def late(self, table: str, count: int) -> None:
         """Say how many events were too late for a table so far."""

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from engine.record import Headers, Output
 
 
+ROW_BYTES = 200
+"""What Python's objects of a row take beside its bytes."""
+
+
 class Lane:
     """The outputs of a task for one topic."""
 
@@ -75,13 +79,24 @@ class Outbox:
         lane = self._lanes.get(topic)
         if lane is None:
             partitions = self._partitions_of(topic)
-            home = self._partition if partitions == self._width else None
+            fits = partitions == self._width and self._partition < partitions  # else it has grown
+            home = self._partition if fits else None
             lane = self._lanes[topic] = Lane(topic, partitions, home)
         return lane
 
     def pending(self) -> int:
         """Return how many records wait."""
         return sum(len(rows) for lane in self._lanes.values() for rows in lane.rows)
+
+    def bytes(self) -> int:
+        """Return about how much memory they take: the last of a lane stands for the others."""
+        held = 0
+        for lane in self._lanes.values():
+            for rows in lane.rows:
+                if rows:
+                    key, value, *_ = rows[-1]
+                    held += len(rows) * (ROW_BYTES + len(key or b"") + len(value or b""))
+        return held
 
     def cut(self) -> dict[TP, list[Output]]:
         """Take everything out."""

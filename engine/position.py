@@ -21,22 +21,26 @@ class Notes(msgspec.Struct, omit_defaults=True):
         ahead: offsets of the consumers that are further on than the committed one.
         times: stream time (ms) by table.
         gate: streams wait until this topic (a table's) was read up to here.
+        topic: the id of the topic that the offset is of (:mod:`engine.incarnation`).
     """
 
     ahead: dict[str, int] = {}
     times: dict[str, int] = {}
     gate: int = 0
+    topic: str = ""
 
 
 _decode = msgspec.json.Decoder(Notes).decode
 _encode = msgspec.json.Encoder().encode
 
 
-def pack(consumers: dict[str, int], times: dict[str, int], gate: int = 0) -> Position:
+def pack(
+    consumers: dict[str, int], times: dict[str, int], gate: int = 0, topic: str = ""
+) -> Position:
     """Return the position to commit for consumers at these offsets."""
     offset = min(consumers.values())
     ahead = {name: at for name, at in consumers.items() if at != offset}
-    notes = Notes(ahead, times, gate if gate > offset else 0)
+    notes = Notes(ahead, times, gate if gate > offset else 0, topic)
     return Position(offset, _encode(notes).decode() if notes != Notes() else "")
 
 

@@ -7,8 +7,8 @@ offset, so a restore that is interrupted goes on where it was. A table that *is*
 to where it was at the commit, even if a slower reader of the same topic was behind; what comes
 after it is input.
 
-A store that is ahead of its changelog, or behind its beginning, belongs to another topic: it is
-wiped and restored from the start.
+A store that is ahead of its changelog, or behind its beginning, belongs to another topic, and one
+that is older than tombstones are kept may lack deletions: it is wiped and restored from the start.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from engine import crashpoint, position
+from engine import crashpoint, incarnation, position
 from engine.record import TP
 from engine.task import TABLE
+from tables.store import META
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from engine.edges import Log, Position
+    from engine.edges import Edges, Position
     from engine.metrics import Metrics
     from engine.record import Batch
     from engine.table import TableHandle
@@ -51,7 +52,7 @@ class _Span:
 async def restore(
     tasks: Sequence[Task],
     committed: Mapping[TP, Position | None],
-    reader: Log,
+    edges: Edges,
     metrics: Metrics,
     *,
     follow: bool = False,
@@ -61,7 +62,8 @@ async def restore(
     Args:
         follow: stop before transactions that are still open; there will be another time.
     """
-    spans = await _spans(tasks, committed, reader, follow=follow)
+    reader, began_ms = edges.log, edges.clock.now_ms()
+    spans = await _spans(tasks, committed, edges, follow=follow)
     by_tp = {span.tp: span for span in spans}
     total = sum(max(0, span.end - span.start) for span in spans)
     who = ", ".join(task.id for task in tasks)
@@ -72,16 +74,23 @@ async def restore(
         crashpoint.reach("restore")
         metrics.restored(span.table.name, count)
         done += count
+        if not follow:
+            metrics.restoring(who, max(0, total - done))
         if done - said >= _SAY_EVERY:
             said = done
             log.info("task %s: restored %s of about %s records", who, f"{done:,}", f"{total:,}")
+    if not follow:
+        metrics.restoring(who, 0)
+    if done:
+        for task in tasks:
+            task.store.write({META: [incarnation.current(began_ms)]})
     if done and not follow:
         log.info("task %s: restored %s records", who, f"{done:,}")
     return done
 
 
 async def _spans(
-    tasks: Sequence[Task], committed: Mapping[TP, Position | None], reader: Log, *, follow: bool
+    tasks: Sequence[Task], committed: Mapping[TP, Position | None], edges: Edges, *, follow: bool
 ) -> list[_Span]:
     """Find out what each table lacks."""
     tables = [
@@ -89,7 +98,7 @@ async def _spans(
         for task in tasks
         for table in task.part.tables
     ]
-    bounds = await reader.bounds([tp for _, _, tp in tables], stable=follow)
+    bounds = await edges.log.bounds([tp for _, _, tp in tables], stable=follow)
     spans = []
     for task, table, tp in tables:
         end = bounds[tp][1]
@@ -102,8 +111,13 @@ async def _spans(
             span.known = span.start = min(span.known, span.end)
             spans.append(span)
     if follow and any(span.known > bounds[span.tp][1] for span in spans):
-        bounds = await reader.bounds([span.tp for span in spans])  # ahead of markers on their way?
-    foreign = {span.task.id for span in spans if _foreign(span, bounds[span.tp])}
+        bounds = await edges.log.bounds(
+            [span.tp for span in spans]
+        )  # ahead of markers on their way?
+    now_ms = edges.clock.now_ms()
+    foreign = {
+        span.task.id for span in spans if _foreign(span, bounds[span.tp]) or _outdated(span, now_ms)
+    }
     for span in spans:
         if span.task.id in foreign:
             span.start = 0
@@ -119,6 +133,11 @@ def _foreign(span: _Span, bounds: tuple[int, int]) -> bool:
     """Say whether the store's offset can come from this topic as it is now."""
     begin, end = bounds
     return span.known > end or 0 < span.known < begin
+
+
+def _outdated(span: _Span, now_ms: int) -> bool:
+    """Say whether the span may lack tombstones; one offset is the marker of the last commit."""
+    return span.end - span.known > 1 and incarnation.is_outdated(span.task.store, now_ms)
 
 
 def _apply(span: _Span, batch: Batch) -> int:

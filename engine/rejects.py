@@ -14,7 +14,7 @@ from engine.errors import RecordRefused
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from engine.contracts.contract import Violation
+    from engine.contracts.limits import Violation
     from engine.errors import AgentFailed
     from engine.inbox import Piece, Refused
     from engine.metrics import Metrics

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from engine import recovery
 from engine.errors import BrokerError
 from engine.record import TP
-from tables.errors import StoreCorrupted
+from tables.errors import StoreCorrupted, StoreFailed, StoreForeign
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
@@ -53,14 +53,11 @@ class Standbys:
         await self.rest()
         for key in self._tasks.keys() - set(keys):
             await self._tasks.pop(key).close()
-        new = sorted(set(keys) - self._tasks.keys())
-        for key in new:
-            self._tasks[key] = await self._make(key)
-        if new:
-            log.info("new standbys: %s", ", ".join(self._tasks[key].id for key in new))
-        self._metrics.standbys(len(self._tasks))
-        if self._tasks:
-            self._following = asyncio.get_running_loop().create_task(self._follow(), name="standby")
+        self._metrics.standbys(len(keys))
+        if keys:
+            self._following = asyncio.get_running_loop().create_task(
+                self._follow(sorted(keys)), name="standby"
+            )
 
     async def rest(self) -> None:
         """Follow nothing, until :meth:`keep` is called again."""
@@ -82,12 +79,22 @@ class Standbys:
         """Stop following, and release the stores."""
         await self.keep(())
 
-    async def _follow(self) -> None:
+    async def _follow(self, keys: list[TaskKey]) -> None:
+        """Open what is new, then look at the changelogs for ever."""
+        new = [key for key in keys if key not in self._tasks]
+        for key in new:
+            await asyncio.sleep(0)  # opening takes tens of ms: the tasks that work come first
+            try:
+                self._tasks[key] = await self._make(key)
+            except (StoreFailed, StoreForeign) as error:
+                log.warning("no standby of task %s_%d: %s", *key, error)
+        if new:
+            log.info("new standbys: %s", ", ".join(f"{part}_{number}" for part, number in new))
         while True:
             pause_s = LOOK_S
             try:
                 await self._look()
-            except BrokerError as error:
+            except (BrokerError, StoreFailed) as error:
                 log.warning("the standbys do not follow for now: %s", error)
                 pause_s = TROUBLE_S
             except StoreCorrupted as error:
@@ -107,4 +114,4 @@ class Standbys:
             if table.source is not None
         ]
         committed = await self._edges.source.positions(sources) if sources else {}
-        await recovery.restore(tasks, committed, self._edges.log, self._metrics, follow=True)
+        await recovery.restore(tasks, committed, self._edges, self._metrics, follow=True)

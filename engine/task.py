@@ -20,17 +20,20 @@ or CLOSED: what a task holds in memory is worth nothing once it is in doubt.
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from enum import Enum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from engine import position, rejects
 from engine.agent import Runner
 from engine.context import Context
+from engine.cut import TaskCut
 from engine.inbox import Inbox, Input, Piece
 from engine.outbox import Outbox
 from engine.record import TP, Batch, Output, Run
 from engine.results import result_writer
 from engine.verdicts import Poison, Verdicts
+from tables.store import META
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from engine.table import Emit, TableHandle
     from engine.topic import Topic
     from engine.topology import SubTopology
+    from tables.errors import StateError
     from tables.store import Change
 
 DEAD_LETTERS = "!dead-letters"
@@ -49,6 +53,12 @@ TABLE = "!table"
 
 END_MARK = "headrace.end-of-input"
 """The header of a record that says: this partition ends here, close every window."""
+
+
+EVENT_BYTES = 600
+"""What the columns and objects of an event take beside its bytes."""
+DECODED = 4
+"""An event takes so much more than its bytes: they are kept too."""
 
 
 class State(Enum):
@@ -70,31 +80,11 @@ MOVES: dict[State, frozenset[State]] = {
 }
 
 
-class TaskCut(NamedTuple):
-    """What one commit takes from a task.
-
-    Attributes:
-        before: the positions of the cut before.
-        handed: so many events were handed out for it, at least.
-        last: the input and offset of the last of them.
-    """
-
-    task: Task
-    rows: dict[TP, list[Output]]
-    changelogs: dict[TP, list[Output]]
-    positions: dict[TP, Position]
-    store: dict[str, list[Change]]
-    before: dict[TP, Position]
-    handed: int
-    last: tuple[TP, int] | None
-
-
 class Task:
     """See the module. Made by :mod:`engine.assignment`, which restores its tables first.
 
     Args:
         committed: the committed position of each input (None: never committed).
-        partitions_of: how many partitions a topic has.
         verdicts: what is known about events that fail.
         end_marks: whether end-of-input marks are heeded (bounded runs only).
     """
@@ -115,7 +105,7 @@ class Task:
         self.partition = partition
         self.id = f"{part.name}_{partition}"
         self.state = State.CREATED
-        self.failure: AgentFailed | None = None
+        self.failure: AgentFailed | StateError | None = None
         self.failed_at: Poison | None = None
         self.failed_with: dict[TP, tuple[int, int]] = {}  # first and last event in hand
         self.outbox = Outbox(partition, part.width, partitions_of)
@@ -141,6 +131,8 @@ class Task:
         self._boundary: asyncio.Future[None] | None = None
         self._committed: dict[TP, Position] = {}
         self.membership: Any = None  # under which we own it: set when it is assigned
+        self.moved_ms = edges.clock.elapsed_ms()  # when its positions were committed last
+        self.topic_ids: Mapping[str, str] = {}  # of its inputs, where the broker tells
         self.store = edges.open_store(self.id, [table.name for table in part.tables])
 
     def __repr__(self) -> str:
@@ -205,20 +197,26 @@ class Task:
         self.tables.clear()
         self.store.close()
 
+    def fail(self, error: AgentFailed | StateError) -> None:
+        """Do no more: the worker makes the task anew, from what is committed."""
+        if self.state in {State.FAILED, State.CLOSED}:
+            return
+        self.failure = error
+        self._move_to(State.FAILED)
+        self._edges.source.wake()
+        self._tell_boundary()
+
     def _agent_failed(self, runner: Runner, error: AgentFailed) -> None:
         """Note the event that an agent raised on; the worker rolls the task back."""
         if self.state in {State.FAILED, State.CLOSED}:
             return
         context = runner.context
-        self.failure = error
         if context.run is not None:
             self.failed_with = runner.feed.in_hand()
             if context.run.offsets:
                 offset = context.run.offsets[context.index]
                 self.failed_at = Poison(runner.name, context.run.tp, offset)
-        self._move_to(State.FAILED)
-        self._edges.source.wake()
-        self._tell_boundary()
+        self.fail(error)
 
     # -- in ----------------------------------------------------------------------------------
 
@@ -234,7 +232,9 @@ class Task:
             run = run.without(marks)  # a null value: some contracts refuse it, others do not
             run.ends = True
             refused = [row for row in refused if row[0] not in marks]
-        self.inbox.inputs[batch.tp].add(Piece(run, refused))
+        sizes = sum([len(value) for value in run.values if value is not None])
+        record_bytes = EVENT_BYTES + sizes * DECODED // max(1, len(run))
+        self.inbox.inputs[batch.tp].add(Piece(run, refused, record_bytes))
         self._metrics.received(batch.tp.topic, len(run), checked)
 
     def advance(self, limit: int) -> int:
@@ -288,7 +288,8 @@ class Task:
         done[DEAD_LETTERS] = max(done[DEAD_LETTERS], run.next_offset)
         table = self._sources.get(run.tp.topic)
         if table is not None:
-            self._update_table(table, run, done[TABLE])
+            new = _from(run, done[TABLE])
+            self.tables[table.name].follow(new.keys, new.events, new.values)
             done[TABLE] = max(done[TABLE], run.next_offset)
         self._ending = run.ends
         for runner in self._readers[run.tp]:
@@ -304,30 +305,14 @@ class Task:
             self._ending = False
             self.close_windows()
 
-    def _update_table(self, table: TableHandle, run: Run, seen: int) -> None:
-        partition = self.tables[table.name]
-        decode_key = table.key.decode
-        for offset, key, event, raw in zip(
-            run.offsets, run.keys, run.events, run.values, strict=True
-        ):
-            if offset < seen or key is None:  # a null table key is dropped, as in Kafka Streams
-                continue
-            if raw is None:
-                partition.delete(decode_key(key))
-            else:
-                partition.put_raw(decode_key(key), event, raw)
-
     def _share(self, runner: Runner, run: Run) -> Run:
         """Return what of a run an agent has still to do: not what lies behind it, nor poison."""
-        seen = runner.feed.positions().get(run.tp, 0)
-        if run.offsets and run.offsets[0] < seen:
-            start = next((i for i, offset in enumerate(run.offsets) if offset >= seen), len(run))
-            run = run.part(start, len(run))
-        for poison, error in self._verdicts.poison.items():
-            if poison.agent == runner.name and poison.tp == run.tp and poison.offset in run.offsets:
+        run = _from(run, runner.feed.positions().get(run.tp, 0))
+        for (agent, tp, offset), error in self._verdicts.poison.items():
+            if agent == runner.name and tp == run.tp and offset in run.offsets:
                 if runner.agent.policy.outcome == "dead_letter" and error.letter:
-                    self._letters.add(run, run.offsets.index(poison.offset), error)
-                run = run.without({poison.offset})
+                    self._letters.add(run, run.offsets.index(offset), error)
+                run = run.without({offset})
         return run
 
     def close_windows(self) -> None:
@@ -355,6 +340,11 @@ class Task:
     def at_boundary(self) -> bool:
         """Say whether every agent is between two events."""
         return all(runner.feed.at_boundary() for runner in self._runners)
+
+    def pending_bytes(self) -> int:
+        """Return about how much memory its work since the last cut takes."""
+        dirty: int = sum(table.dirty() for table in self.tables.values())
+        return dirty + self.outbox.bytes()
 
     def idle(self) -> bool:
         """Say whether nothing waits and every agent has asked for more."""
@@ -430,7 +420,9 @@ class Task:
                 if at is not None:
                     consumers[runner.name] = at
             gate = self.inbox.inputs[tp].gate
-            packed = position.pack(consumers, times if number == 0 else {}, gate)
+            packed = position.pack(
+                consumers, times if number == 0 else {}, gate, self.topic_ids.get(tp.topic, "")
+            )
             if packed != self._committed.get(tp):
                 changed[tp] = packed
         return changed
@@ -441,10 +433,15 @@ class Task:
 
     def committed(self, cut: TaskCut, ends: dict[TP, int]) -> None:
         """Kafka has the cut: bring it to the store, with where the changelogs are now."""
-        meta = [(f"changelog:{tp.topic}".encode(), b"%d" % ends[tp]) for tp in cut.changelogs]
-        meta += [(f"source:{tp.topic}".encode(), b"%d" % at.offset)
-                 for tp, at in cut.positions.items()]  # fmt: skip
-        self.store.write({**cut.store, "headrace.meta": meta})
+        self.store.write({**cut.store, META: cut.notes(ends, self._edges.clock.now_ms())})
         self._verdicts.passed(self.id, cut.positions)
+        self.moved_ms = self._edges.clock.elapsed_ms()
         for partition in self.tables.values():
             partition.committed()
+
+
+def _from(run: Run, seen: int) -> Run:
+    """Return what a run has from an offset on."""
+    if run.offsets and run.offsets[0] < seen:
+        return run.part(bisect_left(run.offsets, seen), len(run))
+    return run

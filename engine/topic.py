@@ -90,7 +90,7 @@ class Topic:
 
     def decode(self, batch: Batch) -> tuple[Run, Checked]:
         """Decode and check a whole batch; the run holds the good records."""
-        checked = self.contract.check(batch.keys, batch.values)
+        checked = self.contract.check(batch.keys, batch.values, batch.headers)
         columns = (batch.offsets, batch.timestamps, batch.keys, batch.values, batch.headers)
         if checked.broken:  # few, nearly always: taking them out is cheaper than picking the rest
             columns = tuple(column[:] for column in columns)  # type: ignore[assignment]

@@ -87,6 +87,16 @@ class SubTopology(msgspec.Struct, frozen=True):
                 found[table.emitter.topic.name] = table.emitter.topic
         return tuple(found.values())
 
+    def grown(self, partition: int) -> str:
+        """Say why a partition cannot be worked on that was not there at the start; "": it can."""
+        if not self.width <= partition or not (self.tables or len(self.inputs) > 1):
+            return ""
+        names = ", ".join(topic.name for topic in self.inputs)
+        return (
+            f"{names} had {self.width} partitions when the worker started and has more now: keys "
+            "are in other partitions than their state in the tables"
+        )
+
     def policy_of(self, agent: str) -> Policy:
         """Return what an agent does about its exceptions."""
         return next(node.agent.policy for node in self.nodes if node.agent.name == agent)

@@ -20,9 +20,10 @@ from engine import position
 from engine.errors import AgentFailed, RecordRefused
 
 if TYPE_CHECKING:
+    from engine.cut import TaskCut
     from engine.edges import Position
     from engine.record import TP
-    from engine.task import Task, TaskCut
+    from engine.task import Task
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ class Verdicts:
     def on_failure(self, task: Task) -> Ruling:
         """Judge an exception of an agent."""
         error, at = task.failure, task.failed_at
-        assert error is not None
+        assert isinstance(error, AgentFailed)
         policy = task.part.policy_of(error.agent)
         if len(self._tries) > FAILURES_MAX:  # of events that succeeded later
             self._tries.clear()

@@ -4,6 +4,8 @@
 
     StateError
     ├── StoreLocked       stop: somebody else owns the directory
+    ├── StoreForeign      stop: the directory holds what is not ours to delete
+    ├── StoreFailed       wait: the disk is full or does not answer; nothing committed is lost
     └── StoreCorrupted    wipe the directory and restore from the changelog
 """
 
@@ -36,4 +38,26 @@ class StoreCorrupted(StateError):
         self.path = path
         super().__init__(
             f"the store in {path} cannot be read ({reason}); it is rebuilt from its changelog"
+        )
+
+
+class StoreForeign(StateError):
+    """The directory is not a store of ours."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        self.path = path
+        super().__init__(
+            f"{path} is not a store of this engine ({reason}) and is left as it is; move it away, "
+            "or give another --state-dir"
+        )
+
+
+class StoreFailed(StateError):
+    """The disk does not take or give what it should. What is committed is on Kafka."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        self.path = path
+        super().__init__(
+            f"the store in {path} cannot be used ({reason}): make room or mend the disk; what is "
+            "committed is not lost, and its task goes on by itself then"
         )

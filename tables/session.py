@@ -18,7 +18,7 @@ import msgspec
 
 from tables.codec import value_codec
 from tables.store import TIMERS
-from tables.table import Cut
+from tables.table import ENTRY_BYTES, Cut, entry_bytes
 from tables.timers import NEVER, Timers, timer_rows
 from tables.window import NO_TIME
 
@@ -71,7 +71,8 @@ class SessionPartition:
 
     __slots__ = (
         "_aggregate", "_close_after", "_codec", "_complete", "_dirty", "_emission", "_emit",
-        "_key", "_live", "_store", "_timers", "cache_entries", "family", "gap", "late",
+        "_key", "_live", "_store", "_timers", "bytes_max", "cache_entries", "entry_bytes", "family",
+        "gap", "late",
         "stream_time",
     )  # fmt: skip
 
@@ -90,6 +91,8 @@ class SessionPartition:
         self.family = family
         self.gap = gap
         self.cache_entries = cache_entries
+        self.bytes_max = 1 << 62
+        self.entry_bytes = ENTRY_BYTES
         self.stream_time = NO_TIME
         self.late = 0
         self._close_after = gap.gap_ms + gap.grace_ms
@@ -231,16 +234,26 @@ class SessionPartition:
                 changes.append((encode_key(key), encode(sessions) if sessions else None))
                 sessions.stored = bool(sessions)
         self._dirty = {}
+        self.entry_bytes = entry_bytes(changes, self.entry_bytes)
         return Cut(changes, {self.family: changes, TIMERS: self._timers.cut()})
+
+    def held(self) -> int:
+        """Return about how many bytes of memory the entries take."""
+        return len(self._live) * self.entry_bytes
+
+    def dirty(self) -> int:
+        """Return about how many bytes the changes since the last cut take."""
+        return len(self._dirty) * self.entry_bytes
 
     def committed(self) -> None:
         """The last cut is in the store: bound the overlay again."""
         self._timers.committed()
-        excess = len(self._live) - self.cache_entries
+        most = min(self.cache_entries, self.bytes_max // self.entry_bytes)
+        excess = len(self._live) - most
         if excess <= 0:
             return
         self._complete = False
-        for key in list(islice(self._live, excess + self.cache_entries // 4)):
+        for key in list(islice(self._live, excess + most // 4)):
             if key not in self._dirty:
                 del self._live[key]
 

@@ -7,6 +7,7 @@ last commit, not as of the last memtable flush.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import rocksdict
 
-from tables.errors import StoreCorrupted, StoreLocked
+from tables import identity
+from tables.errors import StoreCorrupted, StoreFailed, StoreForeign, StoreLocked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -30,6 +32,12 @@ TIMERS = "headrace.timers"
 
 _HELD = re.compile(r"lock hold by|While lock file")
 """What RocksDB says of a held lock (many other messages have a "block" or a path in them)."""
+
+_DISK = re.compile(
+    r"No space left on device|Disk quota exceeded|File too large|Read-only file system"
+    r"|Input/output error|Permission denied|Too many open files|Stale file handle"
+)
+"""What it says when the disk is to blame, and not what is on it."""
 
 
 class Store(Protocol):
@@ -78,6 +86,7 @@ class Memory:
         options.set_write_buffer_size(16 << 20)
         options.set_keep_log_file_num(1)
         options.set_max_open_files(128)
+        options.set_paranoid_checks(True)
         table = rocksdict.BlockBasedOptions()
         table.set_block_cache(self.cache)
         table.set_bloom_filter(10, False)  # noqa: FBT003
@@ -89,19 +98,69 @@ class Memory:
 class RocksStore:
     """A directory of RocksDB, mode 0700, with one column family a table.
 
+    Args:
+        owner: what the store's own record must say (:func:`tables.identity.identity`); b"": any.
+
     Raises:
         StoreLocked: another process (or task) has the directory open.
-        StoreCorrupted: RocksDB refuses the files; wiping and restoring mends it.
+        StoreForeign: it holds what is not ours.
+        StoreFailed: the disk is full, or worse.
+        StoreCorrupted: RocksDB refuses the files, or they are another task's or of another format;
+            wiping and restoring mends it.
     """
 
-    def __init__(self, path: Path, families: Iterable[str], memory: Memory) -> None:
+    def __init__(
+        self, path: Path, families: Iterable[str], memory: Memory, owner: bytes = b""
+    ) -> None:
         self.path = path
         self._memory = memory
+        self._owner = owner
         self._names = sorted({*families, META, TIMERS})
         self._open()
 
     def _open(self) -> None:
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._claim()
+        except OSError as error:
+            raise StoreFailed(self.path, str(error)) from error
+        self._open_rocksdb()
+        try:
+            self._check_owner()
+        except BaseException:
+            self.close()
+            raise
+
+    def _claim(self) -> None:
+        """Mark an empty directory as ours; refuse one with things in it that are not."""
+        strange = identity.strangers(self.path)
+        if strange:
+            raise StoreForeign(self.path, f"it has {', '.join(strange)} in it")
+        if identity.is_marked(self.path):
+            return
+        if any(self.path.iterdir()) and not self._was_ours():
+            raise StoreForeign(self.path, "it is a RocksDB of some other software")
+        identity.mark(self.path)
+
+    def _was_ours(self) -> bool:
+        """Say whether a directory without a mark is a store from before there were marks."""
+        try:
+            return META in rocksdict.Rdict.list_cf(str(self.path))
+        except Exception:  # noqa: BLE001  nobody can tell: then it is not ours to delete
+            return False
+
+    def _check_owner(self) -> None:
+        """Compare the store's record with whose it should be; write it into an empty one."""
+        found = self.get(META, identity.KEY)
+        if found == self._owner or not self._owner:
+            return
+        if found is None and not any(self.scan(name, limit=1) for name in self._names):
+            self.write({META: [(identity.KEY, self._owner)]})
+            return
+        says = "has no record of its owner" if found is None else f"is of {found.decode()}"
+        raise StoreCorrupted(self.path, f"it {says}, and not of {self._owner.decode()}")
+
+    def _open_rocksdb(self) -> None:
         try:
             known = rocksdict.Rdict.list_cf(str(self.path)) if self._exists() else []
             names = {*self._names, *known} - {"default"}
@@ -113,7 +172,7 @@ class RocksStore:
         except Exception as error:
             if _HELD.search(str(error)):
                 raise StoreLocked(self.path) from error
-            raise StoreCorrupted(self.path, str(error)) from error
+            raise self._failure(error) from error
         self._families: dict[str, Any] = {
             name: self._db.get_column_family(name) for name in self._names
         }
@@ -127,7 +186,7 @@ class RocksStore:
         try:
             value: bytes | None = self._families[family].get(key)
         except Exception as error:
-            raise self._unreadable(error) from error
+            raise self._failure(error) from error
         return value
 
     def get_many(self, family: str, keys: Sequence[bytes]) -> list[bytes | None]:
@@ -135,7 +194,7 @@ class RocksStore:
         try:
             values: list[bytes | None] = self._families[family].get(list(keys))
         except Exception as error:
-            raise self._unreadable(error) from error
+            raise self._failure(error) from error
         return values
 
     def scan(
@@ -158,12 +217,16 @@ class RocksStore:
                 rest.seek(rows[-1][0] + b"\0" if rows else start)
                 rest.status()
         except Exception as error:
-            raise self._unreadable(error) from error
+            raise self._failure(error) from error
         return rows
 
-    def _unreadable(self, error: Exception) -> Exception:
-        """Return our error for what RocksDB says about a block that it cannot read."""
-        return StoreCorrupted(self.path, str(error)) if type(error) is Exception else error
+    def _failure(self, error: Exception) -> Exception:
+        """Return our error for what RocksDB says (it raises plain Exceptions)."""
+        if type(error) is not Exception:
+            return error
+        if _DISK.search(str(error)):
+            return StoreFailed(self.path, str(error))
+        return StoreCorrupted(self.path, str(error))
 
     def write(self, changes: Mapping[str, Iterable[Change]]) -> None:
         """Apply all changes of all families in one atomic WriteBatch."""
@@ -176,7 +239,10 @@ class RocksStore:
                     delete(key, handle)
                 else:
                     put(key, value, handle)
-        self._db.write(batch)
+        try:
+            self._db.write(batch)
+        except Exception as error:
+            raise self._failure(error) from error
 
     def clear(self) -> None:
         """Forget everything: close, delete the files, open anew."""
@@ -185,12 +251,15 @@ class RocksStore:
         self._open()
 
     def close(self) -> None:
-        """Flush what the memtables hold and release the files."""
+        """Flush what the memtables hold and release the files.
+
+        What cannot be flushed is in the write-ahead log, or on Kafka.
+        """
         self._handles.clear()
-        for family in self._families.values():
-            family.close()
+        for part in (*self._families.values(), self._db):
+            with contextlib.suppress(Exception):
+                part.close()
         self._families.clear()
-        self._db.close()
         del self._db
 
 

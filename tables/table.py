@@ -26,6 +26,22 @@ class Cut(NamedTuple):
     store: dict[str, list[Change]]
 
 
+ENTRY_BYTES = 300
+"""What Python's objects of an entry take beside its value."""
+DECODED = 3
+"""A value takes so much more than its bytes."""
+SAMPLE = 64
+
+
+def entry_bytes(changes: list[Change], before: int) -> int:
+    """Return about how much memory a decoded entry takes, going by the first of a cut."""
+    some = changes[:SAMPLE]
+    if not some:
+        return before
+    raw = sum(len(key) + len(value or b"") for key, value in some)
+    return ENTRY_BYTES + DECODED * raw // len(some)
+
+
 ABSENT: Any = type("Absent", (), {"__repr__": lambda _: "ABSENT", "__slots__": ()})()
 """In the overlay: this key is known not to exist."""
 
@@ -48,7 +64,9 @@ class KeyedPartition:
         "_key",
         "_store",
         "_value",
+        "bytes_max",
         "cache_entries",
+        "entry_bytes",
         "family",
     )
 
@@ -63,6 +81,8 @@ class KeyedPartition:
     ) -> None:
         self.family = family
         self.cache_entries = cache_entries
+        self.bytes_max = 1 << 62
+        self.entry_bytes = ENTRY_BYTES
         self._store = store
         self._key = key
         self._value = value
@@ -104,6 +124,18 @@ class KeyedPartition:
         self._cache[key] = value
         self._dirty[key] = raw
 
+    def follow(self, keys: Iterable[bytes | None], values: Iterable[Any], raws: Any) -> None:
+        """Apply records of the topic that this table is; one without a key is dropped.
+
+        As Kafka Streams does.
+        """
+        decode_key = self._key.decode
+        for key, value, raw in zip(keys, values, raws, strict=True):
+            if key is not None and raw is None:
+                self.delete(decode_key(key))
+            elif key is not None:
+                self.put_raw(decode_key(key), value, raw)
+
     def delete(self, key: Any) -> None:
         """Remove ``key``; a tombstone goes out with the next commit."""
         self._cache[key] = ABSENT
@@ -121,6 +153,14 @@ class KeyedPartition:
             if value is not ABSENT:
                 yield self._key.decode(raw_key), value
 
+    def held(self) -> int:
+        """Return about how many bytes of memory the entries take."""
+        return len(self._cache) * self.entry_bytes
+
+    def dirty(self) -> int:
+        """Return about how many bytes the changes since the last cut take."""
+        return len(self._dirty) * self.entry_bytes
+
     def cut(self) -> Cut:
         """Return what changed since the last cut, encoded once for changelog and store alike."""
         encode_key, encode_value = self._key.encode, self._value.encode
@@ -132,14 +172,16 @@ class KeyedPartition:
                 raw = None if value is ABSENT else encode_value(value)  # noqa: PLW2901
             changes.append((encode_key(key), raw))
         self._flying, self._dirty = self._dirty, {}
+        self.entry_bytes = entry_bytes(changes, self.entry_bytes)
         return Cut(changes, {self.family: changes})
 
     def committed(self) -> None:
         """The last cut is in the store: bound the overlay again."""
         self._flying = {}
-        excess = len(self._cache) - self.cache_entries
+        most = min(self.cache_entries, self.bytes_max // self.entry_bytes)
+        excess = len(self._cache) - most
         if excess <= 0:
             return
-        for key in list(islice(self._cache, excess + self.cache_entries // 4)):
+        for key in list(islice(self._cache, excess + most // 4)):
             if key not in self._dirty:
                 del self._cache[key]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from tables.codec import TIME_BYTES, decode_time, encode_time, value_codec
-from tables.table import Cut
+from tables.table import ENTRY_BYTES, Cut, entry_bytes
 from tables.timers import NEVER
 
 if TYPE_CHECKING:
@@ -103,8 +103,8 @@ class WindowPartition:
 
     __slots__ = (
         "_aggregate", "_dirty", "_emission", "_emit", "_gone", "_key", "_open", "_span", "_store",
-        "_tumbling", "_value", "cache_entries", "family", "late", "next_close_ms", "stream_time",
-        "windows",
+        "_tumbling", "_value", "bytes_max", "cache_entries", "entry_bytes", "family", "late",
+        "next_close_ms", "stream_time", "windows",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913
@@ -122,6 +122,8 @@ class WindowPartition:
         self.family = family
         self.windows = windows
         self.cache_entries = cache_entries
+        self.bytes_max = 1 << 62
+        self.entry_bytes = ENTRY_BYTES
         self.stream_time = NO_TIME
         self.late = 0
         self._span = windows.size_ms + windows.grace_ms  # from a window's start to its close
@@ -290,11 +292,23 @@ class WindowPartition:
                 changes.append((encode_time(start) + encode_key(key), stamped))
         self._dirty = []
         self._gone = []
+        self.entry_bytes = entry_bytes(changes, self.entry_bytes)
         return Cut(changes, {self.family: changes})
+
+    def _entries_held(self) -> int:
+        return sum(map(len, self._open.values()))
+
+    def held(self) -> int:
+        """Return about how many bytes of memory the entries take."""
+        return self._entries_held() * self.entry_bytes
+
+    def dirty(self) -> int:
+        """Return about how many bytes the changes since the last cut take."""
+        return len(self._dirty) * self.entry_bytes
 
     def committed(self) -> None:
         """The last cut is in the store: bound the overlay again."""
-        excess = sum(map(len, self._open.values())) - self.cache_entries
+        excess = self._entries_held() - min(self.cache_entries, self.bytes_max // self.entry_bytes)
         for start in sorted(self._open):
             if excess <= 0:
                 break

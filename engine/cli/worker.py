@@ -34,6 +34,8 @@ TEND_S = 0.2
               help="Time between commits, about the latency. Default: 100ms.")  # fmt: skip
 @click.option("--partitions", type=click.IntRange(min=1),
               help="Of topics that this worker creates. Default: 12.")  # fmt: skip
+@click.option("--standby-replicas", type=click.IntRange(min=0),
+              help="So many other workers keep a copy of each task's tables warm.")  # fmt: skip
 @click.option("--end-marks", is_flag=True, hidden=True, help="Heed end-of-input marks.")
 @click.option("--replica", is_flag=True, hidden=True, help="One of several: all is announced.")
 @options.log_level("info")
@@ -49,6 +51,7 @@ def worker(module: str, replicas: int, log_level: str, *, replica: bool, **given
     Examples:
       headrace worker
       headrace worker shop.orders:app --broker kafka1:9092 --replicas 4
+      headrace worker --replicas 3 --standby-replicas 1
     """
     from engine import config, crashpoint
     from engine.cli.console import log_to_stderr

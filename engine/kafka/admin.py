@@ -11,6 +11,7 @@ from aiokafka.admin import NewTopic
 from aiokafka.errors import KafkaError
 
 from engine.errors import BrokerError, ConfigError
+from engine.kafka import protocol
 from engine.kafka.client import CONNECT_S, make_admin, unreachable
 from engine.record import TP
 
@@ -65,6 +66,27 @@ class KafkaAdmin:
         metadata = await self._metadata()
         found = {topic: metadata.partitions_for_topic(topic) for topic in topics}
         return {topic: len(numbers) for topic, numbers in found.items() if numbers}
+
+    async def topic_ids(self, topics: Collection[str]) -> dict[str, str]:
+        """Return the ids of those topics that exist (KIP-516).
+
+        Raises:
+            BrokerError: nobody answers.
+        """
+        if self._config.guarantee == "at_least_once":
+            return {}  # a broker that may know no ids
+        admin = await self._connected()
+        client = admin._client
+        try:
+            answer = await client.send(client.get_random_node(), protocol.Metadata(topics))
+        except (KafkaError, OSError) as error:
+            raise BrokerError(f"no broker tells what topics there are: {error!r}") from error
+        mask = (1 << 64) - 1
+        return {
+            name: f"{high & mask:016x}{low & mask:016x}"
+            for code, name, high, low, *_ in answer.topics
+            if code == protocol.NONE
+        }
 
     async def describe(self) -> list[TopicInfo]:
         """Return every topic of the cluster, sorted by name; internal ones left out."""

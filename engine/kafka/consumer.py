@@ -26,7 +26,7 @@ from aiokafka.errors import (
 from aiokafka.structs import OffsetAndMetadata
 
 from engine.edges import Assigned, Position
-from engine.errors import AccessDenied, BrokerError, ConfigError
+from engine.errors import AccessDenied, BrokerError, ConfigError, InputLost
 from engine.kafka import protocol, static
 from engine.kafka.client import back_off, make_consumer, release, unreachable
 from engine.kafka.producer import Membership
@@ -113,6 +113,8 @@ class KafkaSource:
 
     def park(self, assigned: Iterable[Any]) -> None:
         """Hold new partitions still until the engine seeks them; tell the engine of them."""
+        if self._consumer is None:
+            return  # we are leaving
         for tp in assigned:
             self._consumer.seek(tp, 0)
         if assigned:
@@ -204,10 +206,8 @@ class KafkaSource:
         except NoOffsetForPartitionError:
             return  # parked: the engine has not sought it yet
         except OffsetOutOfRangeError as error:
-            raise ConfigError(
-                f"{tp}: the committed position is not in the topic any more (retention, or "
-                f"the topic was created anew). Decide what to lose: set the group's offsets with "
-                f"`kafka-consumer-groups --group {self._config.id} --reset-offsets`, then restart"
+            raise InputLost(
+                tp, f"{tp}: the broker does not have the position that is to be read next"
             ) from error
         except TopicAuthorizationFailedError as error:
             raise AccessDenied(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import re
 import uuid
 from typing import IO, TYPE_CHECKING
@@ -18,6 +19,7 @@ from engine.kafka.pertask import TaskOutlets
 from engine.kafka.plain import PlainOutlet
 from engine.kafka.producer import KafkaOutlet
 from tables.errors import StoreCorrupted
+from tables.identity import identity
 from tables.store import Memory, RocksStore, wipe
 
 if TYPE_CHECKING:
@@ -48,11 +50,13 @@ def kafka_edges(config: Config, parts: Sequence[SubTopology]) -> Edges:
     memory = Memory(cache_bytes=config.cache_bytes, write_buffer_bytes=config.write_buffer_bytes)
 
     def open_store(task: str, families: Collection[str]) -> Store:
+        owner = identity(config.id, task)
         try:
-            return RocksStore(home / task, families, memory)
-        except StoreCorrupted:
+            return RocksStore(home / task, families, memory, owner)
+        except StoreCorrupted as error:
+            log.warning("%s", error)
             wipe(home / task)
-            return RocksStore(home / task, families, memory)
+            return RocksStore(home / task, families, memory, owner)
 
     return Edges(
         clock=clock,
@@ -78,6 +82,8 @@ def kept_in(home: Path, parts: Sequence[SubTopology]) -> list[TaskId]:
     found = (path.name.rpartition("_") for path in home.iterdir() if path.is_dir())
     return [(numbers[name], int(n)) for name, _, n in found if name in numbers and n.isdecimal()]
 
+
+log = logging.getLogger(__name__)
 
 _claimed: list[IO[str]] = []
 """Open lock files: a lock is held until the process ends."""

@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import (
     Boolean,
@@ -164,6 +166,68 @@ class Heartbeat(Request[HeartbeatRequest_v3]):
     def build(self, request_struct_class: type[HeartbeatRequest_v3]) -> RequestStruct:
         """Return the struct."""
         return request_struct_class(*self._fields)
+
+
+class MetadataResponse_v10(Response):  # noqa: N801
+    """Topics with their ids."""
+
+    API_KEY = 3
+    API_VERSION = 10
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        ("brokers", CompactArray(
+            ("node_id", Int32), ("host", _TEXT), ("port", Int32), ("rack", _TEXT),
+            ("tags", TaggedFields),
+        )),
+        ("cluster_id", _TEXT),
+        ("controller_id", Int32),
+        ("topics", CompactArray(
+            ("error_code", Int16), ("name", _TEXT), ("id_high", Int64), ("id_low", Int64),
+            ("is_internal", Boolean),
+            ("partitions", CompactArray(
+                ("error_code", Int16), ("partition", Int32), ("leader", Int32),
+                ("leader_epoch", Int32), ("replicas", CompactArray(Int32)),
+                ("isr", CompactArray(Int32)), ("offline", CompactArray(Int32)),
+                ("tags", TaggedFields),
+            )),
+            ("operations", Int32), ("tags", TaggedFields),
+        )),
+        ("operations", Int32),
+        ("tags", TaggedFields),
+    )  # fmt: skip
+
+
+class MetadataRequest_v10(RequestStruct):  # noqa: N801
+    """Asks for topics by name."""
+
+    FLEXIBLE_VERSION = True
+    API_KEY = 3
+    API_VERSION = 10
+    RESPONSE_TYPE = MetadataResponse_v10
+    SCHEMA = Schema(
+        ("topics", CompactArray(
+            ("id_high", Int64), ("id_low", Int64), ("name", _TEXT), ("tags", TaggedFields),
+        )),
+        ("create", Boolean),
+        ("cluster_operations", Boolean),
+        ("topic_operations", Boolean),
+        ("tags", TaggedFields),
+    )  # fmt: skip
+
+
+class Metadata(Request[MetadataRequest_v10]):
+    """Asks for topics by name; it creates none."""
+
+    API_KEY = 3
+
+    def __init__(self, topics: Iterable[str]) -> None:
+        self._topics: list[tuple[int, int, str, dict[int, bytes]]] = [
+            (0, 0, topic, {}) for topic in topics
+        ]
+
+    def build(self, request_struct_class: type[MetadataRequest_v10]) -> RequestStruct:
+        """Return the struct."""
+        return request_struct_class(self._topics, False, False, False, {})  # noqa: FBT003
 
 
 # Error codes, as the protocol guide numbers them; aiokafka does not know them all.

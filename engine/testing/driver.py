@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from engine.app import App
     from engine.edges import Edges
+    from engine.errors import TaskStopped
     from engine.task import Task
 
 _STUCK_S = 30.0
@@ -81,6 +82,7 @@ class Driver:
         self._engine: Engine | None = None
         self._seen: dict[str, int] = {}
         self._calls: list[asyncio.Task[Any]] = []  # timers' functions at work
+        self._told: list[TaskStopped] = []  # raised already
         self.wrap: Callable[[Edges], Edges] = lambda edges: edges
 
     # -- life --------------------------------------------------------------------------------
@@ -201,7 +203,11 @@ class Driver:
             await self._settle()
 
     def settle(self) -> None:
-        """Let the app work until nothing is left to do, and commit."""
+        """Let the app work until nothing is left to do, and commit.
+
+        Raises:
+            TaskStopped: a task stands still; it is raised once, and the others go on.
+        """
         self._run(self._settle())
 
     async def _settle(self) -> None:
@@ -215,7 +221,9 @@ class Driver:
                 if not await engine.commit_now(_STUCK_S):
                     continue  # it went back to the commit before
                 for stopped in engine.assignment.parking.stopped():
-                    raise stopped
+                    if stopped not in self._told:
+                        self._told.append(stopped)
+                        raise stopped
                 if not any(tp.topic in inputs for tp, _ in order[seen:]):
                     return  # nothing that came out goes in again
 

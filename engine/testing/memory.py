@@ -79,6 +79,8 @@ class MemoryBroker:
         self.committed: dict[TP, Position] = {}
         self.stores: dict[str, MemoryStore] = {}
         self.epoch = 0
+        self.begins: dict[TP, int] = {}  # the first offset that is still there, where not 0
+        self.ids: dict[str, str] = {}  # of topics
         self.order: list[tuple[TP, int]] = []  # every record, in the order it became visible
 
     def create(self, name: str, partitions: int | None = None) -> None:
@@ -112,7 +114,7 @@ class MemoryBroker:
         log = self.logs[tp]
         stop = len(log) if end is None else min(end, len(log))
         batch = Batch(tp, stop)
-        for offset in range(start, stop):
+        for offset in range(max(start, self.begins.get(tp, 0)), stop):
             record = log[offset]
             if record is not None:
                 batch.offsets.append(offset)
@@ -234,7 +236,8 @@ class MemoryLog:
         self, tps: Collection[TP], *, stable: bool = False
     ) -> dict[TP, tuple[int, int]]:
         """Return the bounds of each partition; no transaction is ever open here."""
-        return {tp: (0, len(self._broker.logs[tp])) for tp in tps}
+        begins = self._broker.begins
+        return {tp: (begins.get(tp, 0), len(self._broker.logs[tp])) for tp in tps}
 
     async def read(self, spans: Mapping[TP, tuple[int, int]]) -> AsyncIterator[Batch]:
         """Yield a batch a partition."""
@@ -256,6 +259,10 @@ class MemoryAdmin:
         """Return how many partitions each topic has."""
         counts: Mapping[str, int] = self._broker.counts
         return {topic: counts[topic] for topic in topics if topic in counts}
+
+    async def topic_ids(self, topics: Collection[str]) -> dict[str, str]:
+        """Return the ids that a test has given out."""
+        return {topic: self._broker.ids[topic] for topic in topics if topic in self._broker.ids}
 
     async def create(self, topics: Iterable[Topic]) -> list[str]:
         """Create what is missing, with the test's number of partitions unless it must fit."""

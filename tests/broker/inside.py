@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import App
+from engine.kafka.edges import _claimed
 from engine.loop import Engine
 from engine.record import TP
 
@@ -60,6 +61,8 @@ class Inside:
 
     def parked(self) -> list[str]:
         """Return why tasks stand still."""
+        if not self.engine.ready.is_set():
+            return []
         return [str(parked.error) for parked in self.engine.assignment.parking.parked.values()]
 
 
@@ -75,5 +78,6 @@ async def worker(app: App, bootstrap: str, home: Path, **settings: Any) -> Async
     finally:
         engine.stop()
         await asyncio.wait([work])
+        _claimed.clear()  # the next worker of this process takes the same state directory
         if not work.cancelled():
             work.exception()

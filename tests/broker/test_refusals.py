@@ -10,7 +10,8 @@ from aiokafka.protocol.admin import CreateAclsRequest, DeleteAclsRequest
 
 from engine import App
 from engine.devbroker import DevBroker, start_kafka
-from tests.broker import inside, observer
+from engine.torture import observer
+from tests.broker import inside
 from tests.broker.conftest import need_kafka
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]

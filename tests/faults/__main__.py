@@ -20,6 +20,7 @@ from tests.faults.report import Failure, Report, Tally
 from tests.faults.rows import ROWS
 from tests.faults.sites import Sites
 
+LINES_MAX = 20
 EXAMPLES = """\
 examples:
   python -m tests.faults --list                 what there is, with the doses
@@ -89,7 +90,7 @@ class Night:
             ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
         ).stdout.strip()
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        self.report = Report(given.seed, commit or "unknown", now)
+        self.report = Report(given.seed, commit or "unknown", now, nightly=given.nightly)
         self._homes = 0
 
     def new_home(self) -> Path:
@@ -131,8 +132,10 @@ class Night:
             sites.close()
             shutil.copytree(home, kept)
             (kept / "error.txt").write_text(traceback.format_exc())
-            lines = f"{type(error).__name__}: {error}".splitlines()
-            tally.failures.append(Failure(trial, dose, "\n".join(lines[:20]), str(kept)))
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{Path(frame.filename).name}:{frame.lineno}: {frame.line}"
+            lines = f"{type(error).__name__}: {error}".splitlines()[:LINES_MAX]
+            tally.failures.append(Failure(trial, dose, "\n".join([where, *lines]), str(kept)))
             outcome = f"FAILED: {lines[0]}"
         tally.done += dose
         tally.trials += 1

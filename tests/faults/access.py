@@ -104,10 +104,10 @@ def denials(site: Site, home: Path, rng: random.Random, dose: int) -> None:
         with trial.streaming(per_s=300):
             for number in range(dose):
                 right = rights(trial)[number % 4]
-                said = len(trial.logs())
+                heard = trial.listen()
                 with denied(site, right):
                     wait_until(
-                        lambda said=said: SAID.search(trial.logs()[said:]),
+                        lambda heard=heard: SAID.search(heard()),
                         timeout_s=30,
                         what=f"nobody says that a right is missing: {right}",
                     )

@@ -6,8 +6,6 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-
 from engine.torture import observer
 from engine.torture.checker import Job
 from tests.broker.fleet import wait_until
@@ -107,18 +105,17 @@ def storm(site: Site, home: Path, rng: random.Random, dose: int) -> None:
         trial.at_work("one", "two")
         wait_until(trial.caught_up, timeout_s=60, what="input is left")
         with trial.streaming():
-            before_fed, before_done, known = trial.fed, trial.done(), set[str]()
+            before_fed, before_done = trial.fed, trial.done()
             for _ in range(dose):
                 guests = [name for name in ("three", "four") if name in trial.fleet.workers]
                 if len(guests) == 2 or (guests and rng.random() < 0.5):
                     assert trial.fleet.stop(rng.choice(guests)) == 0
                 else:
                     name = next(name for name in ("three", "four") if name not in guests)
-                    said = len(trial.fleet.log(name)) if name in known else 0
-                    known.add(name)
+                    heard = trial.listen(name)
                     trial.start(name)
                     wait_until(
-                        lambda name=name, said=said: "is at work" in trial.fleet.log(name)[said:],
+                        lambda heard=heard: "is at work" in heard(),
                         timeout_s=30,
                         what=f"{name} does not come up",
                     )
@@ -176,16 +173,9 @@ def rolling_upgrade(site: Site, home: Path, rng: random.Random, dose: int) -> No
 
 async def _aborted(bootstrap: str, job: Job) -> dict[str, int]:
     """Return how many records only readers of uncommitted ones see, by topic."""
-    found: dict[str, int] = {}
-    for topic in job.written:
-        committed = len((await observer.observe(bootstrap, [topic])).topics[topic])
-        async with AIOKafkaConsumer(bootstrap_servers=bootstrap) as consumer:
-            tps = [TopicPartition(topic, number) for number in range(job.partitions)]
-            consumer.assign(tps)
-            await consumer.seek_to_beginning(*tps)
-            ends, every = await consumer.end_offsets(tps), 0
-            while [tp for tp in tps if await consumer.position(tp) < ends[tp]]:
-                every += sum(map(len, (await consumer.getmany(timeout_ms=100)).values()))
-        if every != committed:
-            found[topic] = every - committed
-    return found
+    committed = await observer.observe(bootstrap, job.written)
+    every = await observer.observe(bootstrap, job.written, "read_uncommitted")
+    counts = {
+        topic: len(every.topics[topic]) - len(committed.topics[topic]) for topic in job.written
+    }
+    return {topic: count for topic, count in counts.items() if count}

@@ -84,11 +84,13 @@ class Report:
         seed: all chance comes of it.
         commit: of the code that was tried.
         began: when (ISO 8601).
+        nightly: whether the doses were the full ones.
     """
 
     seed: int
     commit: str
     began: str
+    nightly: bool = True
     tallies: list[Tally] = field(default_factory=list)
 
     @property
@@ -104,7 +106,8 @@ class Report:
     def as_dict(self) -> dict[str, object]:
         """Return it as what JSON can hold."""
         rows = [{**asdict(tally), "upper_bound_95": tally.bound} for tally in self.tallies]
-        head = {"seed": self.seed, "commit": self.commit, "began": self.began}
+        head: dict[str, object] = {"seed": self.seed, "commit": self.commit, "began": self.began}
+        head["nightly"] = self.nightly
         return {**head, "failed": self.failed, "rows": rows}
 
     def as_markdown(self) -> str:
@@ -126,14 +129,15 @@ class Report:
             )
         for tally in self.tallies:
             for failure in tally.failures:
-                again = f"--rows {tally.row} --seed {self.seed} --trial {failure.trial}"
+                full = "--nightly " if self.nightly else ""
+                again = f"{full}--rows {tally.row} --seed {self.seed} --trial {failure.trial}"
                 lines += [
                     "",
                     f"## {tally.row}, trial {failure.trial}",
                     "",
                     f"Expected: {tally.expects}",
                     "",
-                    f"Again: `python -m tests.faults --nightly {again}`",
+                    f"Again: `python -m tests.faults {again}`",
                     "",
                     f"Kept: {failure.kept}",
                     "",

@@ -10,6 +10,7 @@ import tests.faults.processes
 import tests.faults.records
 import tests.faults.standbys
 import tests.faults.stores
+import tests.faults.topics
 import tests.faults.versions  # noqa: F401
 from tests.faults.catalogue import catalogue
 

@@ -24,18 +24,17 @@ def lagging_standbys(site: Site, home: Path, rng: random.Random, dose: int) -> N
         for number in range(dose):
             active, standby = names[number % 2], names[1 - number % 2]
             with trial.streaming():
+                heard = trial.listen(standby)
+                trial.start(standby)
+                wait_until(
+                    lambda heard=heard: "new standbys" in heard(),
+                    timeout_s=30,
+                    what="no standby",
+                )
                 if number % 4 < 2:  # in its first catch-up
-                    said = len(trial.logs())
-                    trial.start(standby)
-                    wait_until(
-                        lambda said=said: "new standbys" in trial.logs()[said:],
-                        timeout_s=30,
-                        what="no standby",
-                    )
                     time.sleep(rng.uniform(0, 0.5))
                     trial.fleet.kill(active)
                 else:  # after a while in which it could not follow
-                    trial.start(standby)
                     trial.gone_on(by=1_000)
                     trial.freeze(standby)
                     time.sleep(SESSION_S * 0.6)

@@ -140,10 +140,10 @@ def full_disks(site: Site, home: Path, rng: random.Random, dose: int) -> None:
         for _ in range(dose):
             trial.drain()
             ballast = fill(home / "one")
-            said = len(trial.fleet.log("one"))
+            heard = trial.listen("one")
             with trial.streaming(per_s=2_000):
                 wait_until(
-                    lambda said=said: "space" in trial.fleet.log("one")[said:].lower(),
+                    lambda heard=heard: "space" in heard().lower(),
                     timeout_s=60,
                     what=f"the full disk is not spoken of\n{trial.fleet.log('one')[-2000:]}",
                 )

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from aiokafka import AIOKafkaProducer
@@ -54,7 +54,8 @@ class Trial:
         self.rng = rng
         self.module = module
         self.fed = 0
-        self.job = Job(PARTITIONS, f"{uuid.uuid4().hex[:8]}-", keep_unmatched=True)
+        self._streams = False
+        self.job = Job(f"{uuid.uuid4().hex[:8]}-", keep_unmatched=True)
         self.group = self.job.app
         self.input = self.job.topic("raw-events")
         home.mkdir(parents=True, exist_ok=True)
@@ -127,6 +128,18 @@ class Trial:
         """Return what all workers have said."""
         return "".join(path.read_text(errors="replace") for path in self.fleet.home.glob("*.log"))
 
+    def listen(self, *names: str) -> Callable[[], str]:
+        """Return what tells all that workers (these or all) say from now on."""
+        home, patterns = self.fleet.home, [f"{name}.log" for name in names or ("*",)]
+        known = {path: path.stat().st_size for path in home.glob("*.log")}
+
+        def heard() -> str:
+            paths = [path for pattern in patterns for path in home.glob(pattern)]
+            new = [path.read_bytes()[known.get(path, 0) :] for path in paths]
+            return b"".join(new).decode(errors="replace")
+
+        return heard
+
     def stop_all(self) -> None:
         """Stop all workers in good order."""
         for name in list(self.fleet.workers):
@@ -150,6 +163,17 @@ class Trial:
                 await self._produce(producer, events)
 
         asyncio.run(run())
+
+    def forget(self) -> None:
+        """Begin to count anew: the input is another topic now."""
+        self.fed = 0
+        self._last.clear()
+        self._reached.clear()
+
+    def reached(self) -> dict[int, int]:
+        """Return the highest committed offset that was seen of each partition."""
+        self.done()
+        return dict(self._reached)
 
     def _producer(self, **options: object) -> AIOKafkaProducer:
         return AIOKafkaProducer(
@@ -192,9 +216,11 @@ class Trial:
 
         thread = threading.Thread(target=run)
         thread.start()
+        self._streams = True
         try:
             yield
         finally:
+            self._streams = False
             stop.set()
             thread.join()
         if failed:
@@ -220,7 +246,9 @@ class Trial:
 
     def gone_on(self, by: int = 200, timeout_s: float = 60) -> float:
         """Wait until so many more events are committed; return how long it took (s)."""
-        goal = min(self.done() + by, self.fed)
+        goal = self.done() + by
+        if not self._streams:
+            goal = min(goal, self.fed)
         return wait_until(
             lambda: self.done() >= goal,
             timeout_s=timeout_s,

@@ -85,10 +85,10 @@ def version_changes(site: Site, home: Path, rng: random.Random, dose: int) -> No
             for number in range(dose):
                 name, job = ("one", "two")[number % 2], str(2 - number // 2 % 2)
                 assert trial.fleet.stop(name) == 0, trial.fleet.log(name)[-3000:]
-                said = len(trial.fleet.log(name))
+                heard = trial.listen(name)
                 trial.start(name, job=job)
                 wait_until(
-                    lambda name=name, said=said: "new tasks" in trial.fleet.log(name)[said:],
+                    lambda heard=heard: "new tasks" in heard(),
                     timeout_s=30,
                     what=f"{name} has no tasks",
                 )

@@ -90,7 +90,8 @@ class Work:
             for i in range(count)
         ]
         self._sent += count
-        rows = [(b"k%d" % i, value, 1_000) for i, value in enumerate(values)]
+        now = int(1000 * time.time())  # what is from 1970 the broker deletes soon
+        rows = [(b"k%d" % i, value, now) for i, value in enumerate(values)]
         topic = f"{self._app}-orders"
         asyncio.run(observer.produce(self._cluster.broker.bootstrap, topic, rows, 2))
 
@@ -168,7 +169,7 @@ def test_tokens_end_while_a_worker_runs(
         (tmp_path / "next").write_text(jwt(lifetime_s))
         (tmp_path / "next").replace(path)
 
-    renew(30)
+    renew(5)
     worker = work(
         "tokens",
         HEADRACE_BROKER=cluster.at("TOKEN"),
@@ -178,7 +179,12 @@ def test_tokens_end_while_a_worker_runs(
         HEADRACE_SASL_OAUTH_TOKEN_FILE=str(path),
     )
     worker.start()
-    wait_until(worker.said("is at work"), timeout_s=60, what="the worker starts")
+    at_work = worker.said("is at work")
+    for _ in range(60):
+        renew(5)
+        if at_work():
+            break
+        time.sleep(1)
     until = time.monotonic() + 12
     while time.monotonic() < until:  # connections of 4 s each
         renew(4)

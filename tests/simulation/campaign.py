@@ -13,7 +13,7 @@ CHUNK = 10
 TAIL = 60
 HAPPENINGS = (
     "commit", "abort", "transaction timed out", "generation", "session expired",
-    "died of a refused record", "found no broker",
+    "instance taken over", "found no broker",
 )  # fmt: skip
 """What the trace tells of that is no fault, but a consequence."""
 

@@ -15,7 +15,8 @@ NEVER = -1
 
 REQUESTS = (
     "InitProducerId", "AddPartitionsToTxn", "AddOffsetsToTxn", "Produce", "TxnOffsetCommit",
-    "EndTxn", "OffsetFetch", "ListOffsets", "JoinGroup", "SyncGroup", "Heartbeat", "Admin",
+    "EndTxn", "FindCoordinator", "OffsetFetch", "ListOffsets", "JoinGroup",
+    "SyncGroup", "Heartbeat", "Admin",
 )  # fmt: skip
 POINTS = (
     "before the store's write", "after the store's write",
@@ -135,9 +136,9 @@ class Faults:
         fired: how often each kind of fault has happened.
     """
 
-    def __init__(self, seed, loop):
+    def __init__(self, seed, loop, under):
         self.random = Random(f"faults {seed}")
-        self.weather = draw_weather(Random(f"weather {seed}"))
+        self.weather = draw_weather(Random(f"weather {seed}"))._replace(**under)
         self.over = False
         self.fired = Counter()
         self._kills = 0

@@ -94,7 +94,7 @@ def expect(run, number):
     """Work one partition out."""
     settings = run.job
     expected = Expected()
-    for topic in ("totals-out", "flaky-out", "counts-out", "visits-out"):
+    for topic in ("totals-out", "flaky-out", "large-out", "counts-out", "visits-out"):
         expected.outputs[topic] = []
     counts, visits, time = expected.counts, expected.visits, -1
     for _, (_, value, ts, headers) in readable(run, "clicks", number):
@@ -111,6 +111,9 @@ def expect(run, number):
         expected.outputs["totals-out"].append([key, user, expected.totals[user]])
         if not settings.is_poison(key):
             expected.outputs["flaky-out"].append(key)
+        if not (run.refuses_large and settings.is_large(key)):
+            size = settings.LARGE_BYTES if settings.is_large(key) else 0
+            expected.outputs["large-out"].append([key, "x" * size])
         time = max(time, ts)
         start = ts - ts % settings.WINDOW_MS
         if start + settings.WINDOW_MS + settings.WINDOW_GRACE_MS > time:
@@ -229,8 +232,10 @@ def check_dead_letters(run):
             click = good(value)
             if click is None and not headers:
                 wanted[number, offset, "contract"] += 1
-            elif click is not None and run.job.is_poison(click[0]):
+            if click is not None and run.job.is_poison(click[0]):
                 wanted[number, offset, "agent.flaky"] += 1
+            if click is not None and run.refuses_large and run.job.is_large(click[0]):
+                wanted[number, offset, "agent.large"] += 1
         for _, (_, _, _, headers) in readable(run, "clicks-dlq", number):
             said = {key: value.decode() for key, value in headers}
             rule = said["__contract.rule"]

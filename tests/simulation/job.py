@@ -11,6 +11,7 @@ from engine import App, Contract
 
 BUCKETS = 5
 WINDOW_MS, WINDOW_GRACE_MS = 1000, 300
+LARGE_BYTES = 4000
 GAP_MS, SESSION_GRACE_MS = 600, 300
 
 app = App("sim")
@@ -34,6 +35,7 @@ totals_out = app.topic("totals-out", key_type=str)
 joined_out = app.topic("joined-out", key_type=str)
 chunks_out = app.topic("chunks-out", key_type=str)
 flaky_out = app.topic("flaky-out", key_type=str)
+large_out = app.topic("large-out", key_type=str)
 counts_out = app.topic("counts-out", key_type=str)
 visits_out = app.topic("visits-out", key_type=str)
 buckets_out = app.topic("buckets-out", key_type=int)
@@ -93,6 +95,17 @@ async def flaky(stream):
 def is_poison(number):
     """Say whether the agent can never bear an event."""
     return number % 61 == 7
+
+
+@app.agent(clicks, sink=[large_out])
+async def large(stream):
+    async for click in stream:
+        yield [click.id, "x" * LARGE_BYTES if is_large(click.id) else ""]
+
+
+def is_large(number):
+    """Say whether an event's result is so large that some brokers do not take it."""
+    return number % 53 == 11
 
 
 @app.agent(clicks, sink=[buckets_out])

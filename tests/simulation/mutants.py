@@ -8,8 +8,10 @@ import asyncio
 import inspect
 import logging
 import os
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import NamedTuple
 
 from aiokafka.protocol.transaction import EndTxnRequest
@@ -26,7 +28,7 @@ from engine.record import Batch
 from engine.task import Task
 from tables.window import WindowPartition
 from tests.simulation.simulated_edges import SimulatedLog
-from tests.simulation.simulation import Violation, simulate
+from tests.simulation.simulation import Simulation, Violation
 
 SEEDS_MAX = 400
 
@@ -34,7 +36,7 @@ SEEDS_MAX = 400
 @contextmanager
 def swapped(mutant):
     """Put something wrong in the place of an attribute, for a while."""
-    _, owner, name, wrong = mutant
+    owner, name, wrong = mutant.owner, mutant.attribute, mutant.wrong
     right = owner.__dict__[name]
     setattr(owner, name, wrong(right) if inspect.isfunction(wrong) else wrong)
     try:
@@ -59,7 +61,12 @@ def ended_before_sent(_):
     """Offsets and the end go out while the records are still on their way."""
 
     async def wrong(self, transaction):
-        batches = self._encode(transaction.rows)
+        rows = transaction.rows
+        batches = {
+            tp: self._encode_next(rows[tp], sequence=self._sequences.get(tp, 0)) for tp in rows
+        }
+        for tp in rows:
+            self._sequences[tp] = self._sequences.get(tp, 0) + len(rows[tp])
         await together(self._announce(transaction))
         sending = asyncio.create_task(Producing(self._client, self._id).send(batches))
         if transaction.positions:
@@ -67,7 +74,7 @@ def ended_before_sent(_):
         await self._ask(
             _TXN,
             lambda: EndTxnRequest(self._id, *self._producer, True),  # noqa: FBT003
-            lambda answer: [answer.error_code],
+            lambda answer: [(answer.error_code, None)],
             "EndTxn",
         )
         return await sending
@@ -198,14 +205,31 @@ def stable_bounds(_):
     return wrong
 
 
+def left_to_itself(_):
+    """A commit under way goes on while the worker starts over."""
+
+    async def wrong(self):
+        self._flight = None
+
+    return wrong
+
+
 class Mutant(NamedTuple):
-    """A mistake, as it would be written down in a review."""
+    """A mistake, as it would be written down in a review.
+
+    Attributes:
+        under: weather that brings it out; without it, it would take thousands of seeds.
+    """
 
     name: str
     owner: type
     attribute: str
     wrong: object
+    under: Mapping[str, object] = MappingProxyType({})
 
+
+CONFUSED = {"fetch_refused": 0.03, "request_refused": 0.5, "cursed_slow": "FindCoordinator"}
+"""Reading fails while a commit looks for its coordinators."""
 
 SEEDED = (
     Mutant("skip the gather", Producing, "send", not_looked_at),
@@ -226,6 +250,7 @@ FOUND = (
     Mutant("the membership of the moment", Checkpoint, "_deliver", membership_of_the_moment),
     Mutant("a position goes back", Feed, "resume_at", set_back),
     Mutant("restored beyond the position", Batch, "before", beyond_the_end),
+    Mutant("a commit is left to itself", Checkpoint, "abandon", left_to_itself, CONFUSED),
 )
 """Some are mistakes that the engine had."""
 
@@ -251,7 +276,7 @@ def hunt(mutant, seeds=SEEDS_MAX):
     with swapped(mutant):
         for seed in range(seeds):
             try:
-                simulate(seed)
+                Simulation(seed, under=mutant.under).run()
             except Violation as violation:
                 return Verdict(mutant.name, str(violation), seed + 1)
     return Verdict(mutant.name, "", seeds)

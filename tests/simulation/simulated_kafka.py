@@ -105,6 +105,7 @@ class Cluster:
         self.partitions = {}
         self.widths = {}
         self.default_width = 1
+        self.batch_bytes = {}  # the most that a topic takes
         self.transactional = {}
         self.group = Group(self)
         self.readers = []
@@ -326,6 +327,9 @@ class Cluster:
             return protocol.PRODUCER_FENCED, -1
         if found.state != "ongoing" or tp not in found.partitions:
             return INVALID_TXN_STATE, -1
+        if len(data) > self.batch_bytes.get(tp.topic, len(data)):
+            self.faults.fired["batch too large"] += 1
+            return protocol.MESSAGE_TOO_LARGE, -1
         log = self.partitions[tp]
         known_epoch, following, last = log.sequences.get(owner, (-1, 0, (-1, -1)))
         if known_epoch == epoch and sequence == last[0]:

@@ -6,7 +6,7 @@ import json
 from hashlib import sha256
 from random import Random
 
-from engine.errors import BrokerError, RecordRefused
+from engine.errors import BrokerError
 from engine.loop import Engine
 from engine.partitioner import Partitioner
 from engine.record import TP
@@ -41,19 +41,21 @@ class Simulation:
 
     Args:
         say: also called with each line of the trace, when it happens.
+        under: the parts of the weather that are not the seed's.
     """
 
-    def __init__(self, seed, say=None):
+    def __init__(self, seed, *, say=None, under=None):
         self.seed = seed
         self.job = job
         self.random = random = Random(f"run {seed}")
         self.loop = SimulatedLoop(seed)
-        self.faults = Faults(seed, self.loop)
+        self.faults = Faults(seed, self.loop, under or {})
         self.cluster = Cluster(self.loop, self.faults, say)
         self.width = random.choice((3, 4))
         self.clicks = random.randint(60, 260)
         self.duration_s = random.uniform(4, 12)
         self.ends = random.random() < 0.5
+        self.refuses_large = random.random() < 0.3
         self.slowness_s = random.choice((0.03, 0.03, 0.03, 0.4, 2.0, 25.0))
         self.config = job.app.settings(
             commit_interval_ms=random.choice((30, 100, 100, 300)),
@@ -116,6 +118,8 @@ class Simulation:
         self.cluster.default_width = self.width
         for topic in ("clicks", "users"):
             self.cluster.create(topic, self.width)
+        if self.refuses_large:
+            self.cluster.batch_bytes["large-out"] = job.LARGE_BYTES
         self._produce_users(0)
         for _ in range(random.randint(2, 3)):
             self._start()
@@ -201,8 +205,6 @@ class Simulation:
         worker.engine = Engine(self.config, topology, edges)
         try:
             await worker.engine.run()
-        except RecordRefused:
-            self.cluster.say("died of a refused record", worker.process.name)
         except BrokerError as error:  # a worker that finds no broker at its start says so and ends
             if edges.source.started:
                 self.deaths.append((worker.process.name, error))
@@ -346,15 +348,6 @@ class Simulation:
         if self.deaths:
             name, error = self.deaths[0]
             raise Violation("I9", f"{name} died of {error!r}") from error
-
-
-def simulate(seed):
-    """Run one seed; return its trace.
-
-    Raises:
-        Violation: an invariant does not hold.
-    """
-    return Simulation(seed).run()
 
 
 def trace_text(events):

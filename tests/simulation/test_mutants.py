@@ -3,6 +3,7 @@
 import pytest
 
 from tests.simulation.mutants import FOUND, SEEDED, hunt
+from tests.simulation.simulation import Simulation
 
 
 @pytest.mark.slow
@@ -12,6 +13,12 @@ def test_a_mutant_is_caught(mutant):
     verdict = hunt(mutant)
     print(verdict)
     assert verdict.violation, f"no invariant noticed in {verdict.seeds} seeds: {mutant.name}"
+
+
+@pytest.mark.parametrize("mutant", [m for m in FOUND if m.under], ids=lambda mutant: mutant.name)
+def test_the_engine_itself_stands_what_brings_a_mutant_out(mutant):
+    for seed in range(20):
+        Simulation(seed, under=mutant.under).run()
 
 
 def test_the_six_are_there():

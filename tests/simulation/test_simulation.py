@@ -17,11 +17,11 @@ FAULTS = (
     "leader not there", "batch denied", "batch taken, not said so",
     "coordinator not there", "EndTxn done, not said so", "marker late",
     "move group", "group: on the move", "move transactions", "transactions: on the move",
-    "retention",
+    "retention", "batch too large", "fetch refused",
 )  # fmt: skip
 OUTCOMES = (
     "commit", "abort", "transaction timed out", "generation", "session expired",
-    "died of a refused record",
+    "instance taken over",
 )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from msgspec import Meta, Struct
 
 from engine import Contract, Rule
 from engine.contracts.contract import violation_of
+from engine.contracts.limits import Limits
 from engine.record import TP, Batch
 from engine.topic import Topic
 
@@ -142,11 +143,15 @@ def test_deep_nesting_is_refused_and_harms_nobody(value_type):
     contract = Contract.of("deep", value_type)
     deep = b'{"need":' + b"[" * 200_000
     checked = contract.check([None] * 2, [b"[" * 200_000, deep])
-    assert [violation.rule for _, violation in checked.broken] == ["json", "json"] or value_type
-    assert len(checked.broken) == 2
-    assert Contract.of("any").check([None], [b"[" * 200_000]).broken[0][1].message == (
-        "nested too deeply"
-    )
+    rules = [violation.rule for _, violation in checked.broken]
+    assert rules == ["record.depth"] * 2 or value_type
+    assert len(rules) == 2
+
+
+def test_a_decoder_that_gives_up_on_nesting_is_poison():
+    deepest = Limits(depth=1 << 30)
+    [(_, violation)] = Contract.of("any", limits=deepest).check([None], [b"[" * 200_000]).broken
+    assert (violation.rule, violation.message) == ("json", "nested too deeply")
 
 
 @pytest.mark.parametrize("error", [TypeError("SECRET"), ValueError("SECRET")])

@@ -154,10 +154,23 @@ def test_a_long_piece_is_taken_in_parts():
 def test_full_counts_records():
     inbox = make_inbox({"a": 6, "b": 2})
     fill(inbox, a=[1, 2, 3], b=[2])
-    assert inbox.full(3) == [TP("a", 0)]
-    assert inbox.full(1) == [TP("a", 0), TP("b", 0)]
+    assert inbox.full(3, ALL) == [TP("a", 0)]
+    assert inbox.full(1, ALL) == [TP("a", 0), TP("b", 0)]
     inbox.next(ALL)
-    assert inbox.full(3) == []
+    assert inbox.full(3, ALL) == []
+
+
+def test_full_counts_bytes():
+    """Few large records fill an input too."""
+    inbox = make_inbox({"a": 6, "b": 2})
+    a, b = inbox.inputs.values()
+    a.add(Piece(run_of(a.tp, [1, 2, 3]), [], record_bytes=1000))
+    b.add(Piece(run_of(b.tp, [9]), [], record_bytes=10))
+    assert (inbox.full(ALL, 3000), inbox.full(ALL, 3001)) == ([a.tp], [])
+    inbox.next(2)
+    assert (a.bytes, b.bytes) == (1000, 10)
+    drain(inbox)
+    assert (a.bytes, b.bytes) == (0, 0)
 
 
 def test_an_end_mark_stays_at_the_end_of_its_run():

@@ -6,6 +6,7 @@ from engine import App
 from engine.edges import Position
 from engine.record import TP
 from engine.testing import Driver
+from tables.errors import StoreFailed
 from tables.memory import MemoryStore
 
 CHANGELOG = "sums-total-changelog"
@@ -170,3 +171,79 @@ def test_on_the_first_start_a_table_that_is_a_topic_is_read_before_any_stream_fl
     with driver:
         assert [out.value for out in driver.read("answers")] == [5]
         assert driver.broker.committed[TP("rates", 0)] == Position(1, "")
+
+
+def test_a_store_of_a_changelog_that_was_created_anew_is_rebuilt() -> None:
+    """The new topic has grown beyond the old one's end: only its id tells."""
+    with Driver(sums_app()) as driver:
+        driver.crash()
+        driver.broker.ids[CHANGELOG] = "one"
+        driver.restart()
+        feed(driver, 20)
+        driver.crash()
+        driver.broker.ids[CHANGELOG] = "two"
+        log = driver.broker.logs[TP(CHANGELOG, 0)]
+        log[:] = [(b"k0", b"\x4d", 0, ())] * (len(log) + 5)
+        driver.restart()
+        assert driver.table("total") == [("k0", 77)]
+        driver.crash()
+        driver.restart()
+        assert driver.table("total") == [("k0", 77)]
+        assert restored(driver) == 0
+
+
+@pytest.mark.parametrize(("away_h", "back"), [(20, ["k0", "k1"]), (30, ["k1"])])
+def test_a_store_that_is_older_than_tombstones_is_rebuilt(away_h, back) -> None:
+    """While it was away a key was deleted, and compaction has removed the deletion since."""
+    with Driver(sums_app()) as driver:
+        driver.pipe("numbers", key="k0", value=1)
+        driver.pipe("numbers", key="k1", value=1)
+        driver.crash()
+        log = driver.broker.logs[TP(CHANGELOG, 0)]
+        log[:] = [None if record and record[0] == b"k0" else record for record in log]
+        log += [None, None]  # where the tombstone of k0 was, and its transaction's marker
+        driver.clock.move_to(away_h * 3_600_000)
+        driver.restart()
+        assert [key for key, _ in driver.table("total")] == back
+
+
+def test_a_quiet_store_is_not_rebuilt_for_its_age() -> None:
+    """Nothing came since its last commit but that commit's own marker."""
+    with Driver(sums_app()) as driver:
+        feed(driver, 20)
+        driver.crash()
+        driver.clock.move_to(100 * 3_600_000)
+        driver.restart()
+        assert restored(driver) == 0
+
+
+class Full(MemoryStore):
+    """A store on a disk that is full now and then."""
+
+    full = False
+
+    def write(self, changes):
+        if self.full:
+            raise StoreFailed("somewhere", "No space left on device")
+        super().write(changes)
+
+
+def test_a_full_disk_loses_no_commit_and_goes_on_when_there_is_room() -> None:
+    """What Kafka has and the store has not comes from the changelog; the task waits until then."""
+    with Driver(sums_app(), partitions=2) as driver:
+        driver.crash()
+        store = driver.broker.stores["0_0"] = Full()
+        driver.restart()
+        driver.pipe("numbers", key="a", value=1, partition=0)
+        store.full = True
+        driver.pipe("numbers", key="a", value=10, partition=0)
+        driver.pipe("numbers", key="b", value=5, partition=1)
+        driver.pipe("numbers", key="a", value=100, partition=0)
+        driver.advance(20)
+        assert driver.table("total") == [("b", 5)]
+        [parked] = driver._engine.assignment.parking.parked.values()
+        assert "make room or mend the disk" in str(parked.error)
+        store.full = False
+        driver.advance(60)
+        assert sorted(driver.table("total")) == [("a", 111), ("b", 5)]
+        assert dict(store.scan("total")) == {b"a": b"\x6f"}  # 111

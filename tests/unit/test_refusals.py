@@ -144,7 +144,6 @@ def test_the_policy_is_the_agents():
         with pytest.raises(TaskStopped, match=r"what agent echo made of numbers\[0\]@1 is refused"):
             pipe(driver, [1, 313, 2])
         assert (out(driver), out(driver, 1)) == ([1], [5])
-        driver.crash()
 
 
 def test_a_window_whose_result_is_refused_stops_its_task():
@@ -165,7 +164,6 @@ def test_a_window_whose_result_is_refused_stops_its_task():
             driver.pipe_many(numbers, [("k", 1, n) for n in range(5)]
                              + [("k", 1, n) for n in range(15, 50)])  # fmt: skip
         assert len(driver.dead_letters("numbers")) <= 3
-        driver.crash()
 
 
 def test_a_missing_permission_is_waited_for():
@@ -191,4 +189,3 @@ def test_a_dead_letter_that_is_refused_stops_its_task():
         started(driver, lambda tp, _: tp.topic == "numbers-dlq")
         with pytest.raises(TaskStopped, match="Let numbers-dlq take larger records"):
             driver.pipe("numbers", key="k", value=b"no number")
-        driver.crash()

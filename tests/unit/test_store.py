@@ -12,6 +12,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import rocksdict
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -22,7 +23,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tables.errors import StateError, StoreCorrupted, StoreLocked
+from tables.errors import StateError, StoreCorrupted, StoreForeign, StoreLocked
+from tables.identity import identity
 from tables.memory import MemoryStore
 from tables.store import META, TIMERS, Memory, RocksStore, wipe
 
@@ -327,4 +329,149 @@ def test_a_killed_writer_leaves_its_last_batch_whole_or_absent(tmp_path, memory,
     assert int(n) >= said
     for family in FAMILIES:
         assert store.scan(family) == [(b"%03d" % i, n) for i in range(entries)]
+    store.close()
+
+
+# --- whose it is -------------------------------------------------------------------------------
+
+
+def rows_of(path, memory, owner):
+    store = RocksStore(path, FAMILIES, memory, owner)
+    try:
+        return store.scan("one")
+    finally:
+        store.close()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        identity("shop", "0_1"),
+        identity("other", "0_0"),
+        identity("shop", "0_0").replace(b"format=1", b"format=0"),
+    ],
+)
+def test_a_store_of_another_task_app_or_format_is_not_served(tmp_path, memory, other):
+    """A directory that was copied to the wrong place, or that an older engine has written."""
+    path, mine = tmp_path / "store", identity("shop", "0_0")
+    store = RocksStore(path, FAMILIES, memory, other)
+    store.write({"one": [(b"k", b"v")]})
+    store.close()
+    with pytest.raises(StoreCorrupted, match=f"it is of {other.decode()}, and not of app=shop"):
+        RocksStore(path, FAMILIES, memory, mine)
+    assert rows_of(path, memory, other) == [(b"k", b"v")]
+    wipe(path)
+    assert rows_of(path, memory, mine) == []
+    assert rows_of(path, memory, mine) == []
+
+
+def test_a_store_from_before_there_were_records_is_not_served(tmp_path, memory):
+    """It has neither a mark nor a record, and tables that may be of any task."""
+    path = tmp_path / "store"
+    store = RocksStore(path, FAMILIES, memory)
+    store.write({"one": [(b"k", b"v")]})
+    store.close()
+    (path / "HEADRACE").unlink()
+    with pytest.raises(StoreCorrupted, match="has no record of its owner"):
+        RocksStore(path, FAMILIES, memory, identity("shop", "0_0"))
+
+
+def test_a_directory_of_other_software_is_left_alone(tmp_path, memory):
+    """Neither somebody's files nor somebody's RocksDB is touched."""
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    (notes / "thesis.txt").write_text("forty years of work")
+    with pytest.raises(StoreForeign, match=r"it has thesis\.txt in it.*move it away"):
+        RocksStore(notes, FAMILIES, memory)
+    foreign = tmp_path / "foreign"
+    database = rocksdict.Rdict(str(foreign))
+    database["a"] = "b"
+    database.close()
+    (foreign / "rocksdict-config.json").unlink()
+    before = sorted(file.name for file in foreign.iterdir())
+    with pytest.raises(StoreForeign, match="a RocksDB of some other software"):
+        RocksStore(foreign, FAMILIES, memory)
+    assert sorted(file.name for file in foreign.iterdir()) == before
+    assert [file.name for file in notes.iterdir()] == ["thesis.txt"]
+
+
+# --- a damaged log, a full disk ----------------------------------------------------------------
+
+LOGGED = """
+    import os, sys
+    from pathlib import Path
+    from tables.store import Memory, RocksStore
+    store = RocksStore(Path(sys.argv[1]), ["one", "two"], Memory())
+    for n in range(1, int(sys.argv[2]) + 1):
+        rows = [(b"%03d" % i, b"%d" % n) for i in range(50)]
+        store.write({"one": rows, "two": rows, "headrace.meta": [(b"n", b"%d" % n)]})
+    os._exit(0)
+"""
+
+
+DAMAGES = {
+    "flipped": flip(0.5),
+    "flipped late": flip(0.9),
+    "truncated": lambda content: content[: len(content) // 2],
+    "empty": lambda _: b"",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_of_a_damaged_write_ahead_log_whole_commits_are_served_or_nothing(tmp_path, memory, damage):
+    """It ends at an earlier commit, which says so: the changelog has the rest."""
+    path, commits = tmp_path / "store", 200
+    with python(LOGGED, path, commits) as writer:
+        writer.wait(30)
+    overwrite("*.log", damage)(path)
+    try:
+        store = RocksStore(path, FAMILIES, memory)
+    except StoreCorrupted:
+        return
+    n = store.get(META, b"n")
+    for family in FAMILIES:
+        rows = store.scan(family)
+        assert rows == ([] if n is None else [(b"%03d" % i, n) for i in range(50)])
+    assert n is None or int(n) < commits
+    store.close()
+
+
+FULL = """
+    import resource, sys
+    from pathlib import Path
+    from tables.errors import StoreFailed
+    from tables.store import Memory, RocksStore
+    path = Path(sys.argv[1])
+    store = RocksStore(path, ["one"], Memory())
+    store.write({"one": [(b"k", b"before")]})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
+    try:
+        for n in range(100):
+            store.write({"one": [(b"%d" % n, b"x" * 10_000)]})
+        print("no failure")
+    except StoreFailed as error:
+        print("failed" if "make room" in str(error) else error)
+    store.close()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+    try:
+        RocksStore(path, ["one"], Memory())
+        print("opened")
+    except StoreFailed:
+        print("not opened")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    store = RocksStore(path, ["one"], Memory())
+    print(store.get("one", b"k").decode(), len(store.scan("one")) < 100)
+    store.write({"one": [(b"k", b"after")]})
+    store.close()
+"""
+
+
+def test_a_full_disk_is_said_to_be_full_and_what_was_there_stays(tmp_path, memory):
+    """Files may not grow for a while: no store is taken for corrupt and wiped."""
+    path = tmp_path / "store"
+    with python(FULL, path) as process:
+        said = process.stdout.read().split("\n")
+    assert said[:3] == ["failed", "not opened", "before True"]
+    store = RocksStore(path, FAMILIES, memory)
+    assert store.get("one", b"k") == b"after"
     store.close()
