@@ -229,7 +229,9 @@ class Mutant(NamedTuple):
     under: Mapping[str, object] = MappingProxyType({})
 
 
-FROZEN = {"kinds": ("freeze", "freeze", "kill", "join")}
+FROZEN = {
+    "kinds": ("freeze",), "point": "after Heartbeat", "point_rate": 0.1, "deed": "freeze",
+}  # fmt: skip
 """Workers come back from the dead."""
 
 RESTLESS = CALM._replace(
