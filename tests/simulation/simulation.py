@@ -10,6 +10,7 @@ from engine import crashpoint
 from engine.errors import BrokerError
 from engine.loop import Engine
 from engine.partitioner import Partitioner
+from engine.policy import policy_of
 from engine.record import TP
 from tests.simulation import job
 from tests.simulation.faults import Faults, draw_events
@@ -57,7 +58,8 @@ class Simulation:
         self.duration_s = random.uniform(4, 12)
         self.ends = random.random() < 0.5
         self.refuses_large = random.random() < 0.3
-        self.slowness_s = random.choice((0.03, 0.03, 0.03, 0.4, 2.0, 25.0))
+        self.on_refusal = random.choice(("dead_letter", "skip"))
+        self.slowness_s = random.choice((0.03, 0.03, 0.03, 0.03, 0.4, 0.4, 2.0, 25.0))
         self.config = job.app.settings(
             commit_interval_ms=random.choice((30, 100, 100, 300)),
             transaction_timeout_ms=4000,
@@ -99,6 +101,7 @@ class Simulation:
         gc.disable()  # it would end coroutines at moments that are no seed's
         job.attempts.clear()
         job.slowness = self.slowness_s
+        job.large.policy = policy_of(self.on_refusal)
         asyncio.set_event_loop(self.loop)
         crashpoint._armed = self.faults
         try:
