@@ -7,7 +7,7 @@ from hashlib import sha256
 from random import Random
 
 from engine import crashpoint
-from engine.errors import BrokerError
+from engine.errors import BrokerError, ConfigError
 from engine.loop import Engine
 from engine.partitioner import Partitioner
 from engine.policy import policy_of
@@ -218,6 +218,10 @@ class Simulation:
             if edges.source.started:
                 self.deaths.append((worker.process.name, error))
             self.cluster.say("found no broker", worker.process.name)
+        except ConfigError as error:
+            if not (edges.source.fenced and worker.disk.name in self.cluster.group.forgotten):
+                self.deaths.append((worker.process.name, error))
+            self.cluster.say("fenced by a move", worker.process.name)
         except Exception as error:  # noqa: BLE001  whatever it is, it is looked at
             self.deaths.append((worker.process.name, error))
         worker.process.kill()
