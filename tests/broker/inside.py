@@ -1,6 +1,7 @@
 """A worker inside the test's own process: an app's engine on a real broker."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +13,11 @@ from engine.loop import Engine
 from engine.record import TP
 
 PATIENCE_S = 60.0
+
+
+def now_ms() -> int:
+    """Return the time: retention deletes records with old timestamps, from 30 s on."""
+    return time.time_ns() // 1_000_000
 
 
 async def until(condition: Callable[[], Any], what: str) -> None:

@@ -12,7 +12,7 @@ from engine import App
 from engine.devbroker import DevBroker
 from engine.torture import observer
 from tests.broker import inside
-from tests.broker.inside import until
+from tests.broker.inside import now_ms, until
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(150)]
 
@@ -52,7 +52,7 @@ class Topics:
         await self._admin.close()
 
     async def put(self, *numbers: int, partitions: int = 1, key: bytes | None = b"k") -> None:
-        records = [(key, b"%d" % number, 1_700_000_000_000) for number in numbers]
+        records = [(key, b"%d" % number, now_ms()) for number in numbers]
         await observer.produce(self.bootstrap, f"{self.name}-in", records, partitions)
 
     async def lose(self, before: int) -> None:
@@ -121,7 +121,7 @@ async def test_a_changelog_that_was_created_anew_is_believed_and_the_store_is_no
             assert dict(table.items()) == {"k": 45}
         changelog = f"{name}-total-changelog"
         await topics.create_anew(changelog, **{"cleanup.policy": "compact"})
-        records = [(b"other", b"\x07", 1_700_000_000_000)] * 40
+        records = [(b"other", b"\x07", now_ms())] * 40
         await observer.produce(kafka.bootstrap, changelog, records, 1)
         async with inside.worker(job(name), kafka.bootstrap, tmp_path, partitions=1) as worker:
             await worker.until(worker.engine.ready.is_set, "no tasks")
