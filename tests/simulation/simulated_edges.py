@@ -11,6 +11,7 @@ until the next one.
 import asyncio
 import contextlib
 from functools import partial
+from pathlib import Path
 
 from aiokafka.errors import IllegalStateError, KafkaConnectionError, RequestTimedOutError
 
@@ -382,10 +383,6 @@ class SimulatedSource(KafkaSource):
         self._awake = False
         return self._drain(full)
 
-    def reads_at(self, tp, otherwise):
-        """Return from where a partition is read here, if it is."""
-        return self._consumer.at.get(tp, otherwise)
-
     def tell(self, tp):
         """Records of a partition have come to the cluster: a fetch brings them soon."""
         if self._waiter is not None and not self._told and tp in (self._consumer.assignment or ()):
@@ -411,6 +408,7 @@ class SimulatedSource(KafkaSource):
             if tp in paused or (start < log.stable and random.random() < 0.1):
                 continue
             if start < log.first:
+                self._cluster.faults.fired["position gone"] += 1
                 raise InputLost(tp, f"{tp}: {start} is not in the topic any more")
             known[tp] = log.stable
             if start < log.stable and tp not in full:
@@ -499,8 +497,7 @@ class SimulatedAdmin:
         return await self._ask(lambda: {name: widths[name] for name in topics if name in widths})
 
     async def topic_ids(self, topics):
-        widths = self._cluster.widths
-        return await self._ask(lambda: {name: f"id-{name}" for name in topics if name in widths})
+        return await self._ask(lambda: {name: f"id of {name}" for name in topics})
 
     async def create(self, topics):
         wanted = list(topics)
@@ -545,6 +542,7 @@ class SimulatedStore(MemoryStore):
         self._disk, self._task = disk, task
         self._faults, self._process = faults, process
         self._closed = False
+        self.path = Path(disk.name) / task
 
     def get(self, family, key):
         assert not self._closed, "a closed store was read"
@@ -560,6 +558,7 @@ class SimulatedStore(MemoryStore):
         if self._faults.over or not self._process.alive:
             raise Killed
         self._faults.point(self._process, "before the store's write")
+        self._faults.fail_write(self.path)
         super().write(changes)
         self._faults.point(self._process, "after the store's write")
         self._faults.write_slowly(self._process)
