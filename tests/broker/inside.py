@@ -1,6 +1,7 @@
 """A worker inside the test's own process: an app's engine on a real broker."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import App
+from engine.errors import BrokerError
 from engine.kafka.edges import _claimed
 from engine.loop import Engine
 from engine.record import TP
@@ -39,7 +41,10 @@ class Inside:
 
     async def until(self, condition: Callable[[], Any], what: str) -> None:
         """Wait for a condition while the worker works."""
-        await until(lambda: self.work.done() or condition(), what)
+        try:
+            await until(lambda: self.work.done() or condition(), what)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; the worker: {self.engine.unready()!r}") from None
         if self.work.done() and not condition():
             await self.work
 
@@ -50,7 +55,8 @@ class Inside:
 
         async def look() -> None:
             while not self.work.done():
-                positions.update(await self.engine.edges.source.positions(list(tps)))
+                with contextlib.suppress(BrokerError):  # it is asked again
+                    positions.update(await self.engine.edges.source.positions(list(tps)))
                 await asyncio.sleep(0.1)
 
         await self.until(self.engine.ready.is_set, "the worker has no tasks")
