@@ -90,6 +90,7 @@ async def worker(app: App, bootstrap: str, home: Path, **settings: Any) -> Async
     finally:
         engine.stop()
         await asyncio.wait([work])
-        _claimed.clear()  # the next worker of this process takes the same state directory
+        while _claimed:  # the next worker of this process takes the same state directory
+            _claimed.pop().close()
         if not work.cancelled():
             work.exception()
