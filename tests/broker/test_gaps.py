@@ -130,20 +130,6 @@ async def test_a_changelog_that_was_created_anew_is_believed_and_the_store_is_no
             assert dict(table.items()) == {"other": 7}
 
 
-async def test_an_input_that_is_created_anew_while_it_is_read_is_begun_anew(
-    kafka: DevBroker, tmp_path: Path, name: str
-) -> None:
-    """Its first records are not skipped, though the old topic had been read further."""
-    async with Topics(kafka.bootstrap, name) as topics:
-        await topics.put(*range(10))
-        async with inside.worker(job(name), kafka.bootstrap, tmp_path, partitions=1) as worker:
-            await worker.until_committed(**{f"{name}-in": 10})
-            await topics.create_anew(f"{name}-in")
-            await topics.put(*range(100, 120))
-            await worker.until_committed(**{f"{name}-in": 20})
-        assert await topics.out() == [*range(10), *range(100, 120)]
-
-
 @pytest.mark.parametrize("stateful", [False, True])
 async def test_partitions_that_are_added_are_read_or_refused(
     kafka: DevBroker, tmp_path: Path, name: str, *, stateful: bool
