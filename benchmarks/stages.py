@@ -97,7 +97,6 @@ class Bench:
         topology = build("stages", agents, app.declared_tables.values())
         part = topology.measured(dict.fromkeys(topology.inputs, PARTITIONS)).parts[0]
         task = Task(part, 0, edges=edges, metrics=Metrics(), partitions_of=lambda _: PARTITIONS)
-        task.open_tables()
         task.start({})
         if "user-profiles" in task.tables:
             profiles = task.tables["user-profiles"]

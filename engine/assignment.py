@@ -55,6 +55,7 @@ class Assignment:
     Attributes:
         verdicts: what is known about events that fail.
         parking: tasks that stand still.
+        topic_ids: of the topics when their tasks were made, where the broker tells.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Assignment:
         self._part_of = {topic.name: part for part in topology.parts for topic in part.inputs}
         self._standbys = Standbys(edges, metrics, self._open)
         self._names = list(topology.topics)
-        self._ids: dict[str, str] = {}  # of topics, where the broker tells
+        self.topic_ids: dict[str, str] = {}
         self._wanted: set[TaskKey] = set()
         self._membership: Any = None
         self._begins: dict[TaskKey, dict[TP, Position | None]] = {}  # of those that are coming
@@ -165,7 +166,7 @@ class Assignment:
         await self._edges.outlet.own([_name(key) for key in inputs])
         committed = await self._edges.source.positions(every)
         bounds = await self._edges.log.bounds(every)
-        self._ids = await self._edges.admin.topic_ids(self._names)
+        self.topic_ids = await self._edges.admin.topic_ids(self._names)
         for key, tps in inputs.items():
             at = {tp: committed.get(tp) for tp in tps}
             task = None if self._stops(key, at, bounds) else await self._obtain(key)
@@ -175,7 +176,7 @@ class Assignment:
                 if at[tp] is None:
                     task.inbox.inputs[tp].begin(*bounds[tp])
             task.membership = self._membership
-            task.topic_ids = self._ids
+            task.topic_ids = self.topic_ids
             self.tasks[key] = task
             self._begins[key] = {tp: committed.get(tp) for tp in tps}
             self._coming[key] = asyncio.get_running_loop().create_task(
@@ -191,7 +192,7 @@ class Assignment:
             self.parking.stop(key, ConfigError(grown), GROWN_REMEDY)
             return True
         for tp, position in at.items():
-            topic_id = self._ids.get(tp.topic, "")
+            topic_id = self.topic_ids.get(tp.topic, "")
             error = gaps.lost(tp, position, bounds[tp], topic_id)
             if error is not None and self._config.on_lost_input == "stop":
                 self.parking.stop(key, error, gaps.REMEDY)
@@ -247,11 +248,11 @@ class Assignment:
     def _check_store(self, task: Task) -> None:
         now_ms = self._edges.clock.now_ms()
         try:
-            incarnation.check(task, self._ids, now_ms)
+            incarnation.check(task, self.topic_ids, now_ms)
         except StoreCorrupted as error:
             log.warning("task %s: %s", task.id, error)
             task.store.clear()
-            incarnation.check(task, self._ids, now_ms)
+            incarnation.check(task, self.topic_ids, now_ms)
 
     async def _bring_up(self, key: TaskKey, task: Task, at: dict[TP, Position | None]) -> None:
         """Steps 2 to 4."""
@@ -334,6 +335,10 @@ class Assignment:
         """Return the tasks that read one of these topics."""
         parts = {self._part_of[topic].name for topic in topics if topic in self._part_of}
         return [task for task in self.tasks.values() if task.part.name in parts]
+
+    def touching(self, topics: Collection[str]) -> list[TaskKey]:
+        """Return the tasks here that read one of these topics, or log their tables to it."""
+        return [key for key, task in self.tasks.items() if task.part.touches(topics)]
 
     def key_of(self, task: Task) -> TaskKey:
         """Return the key of a task."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from engine import crashpoint
 from engine.assignment import Assignment
+from engine.census import Census
 from engine.checkpoint import Checkpoint
 from engine.cut import TaskCut
 from engine.errors import (
@@ -28,6 +29,7 @@ from engine.errors import (
     InputLost,
     RecordRefused,
 )
+from engine.health import Health
 from engine.metrics import Metrics
 from engine.provision import provide
 from engine.task import State
@@ -48,7 +50,6 @@ IDLE_POLL_MS = 100
 ROUND_RECORDS = 2_000
 SHARE_RECORDS = 100
 """The least that one task is given at a time: below it the hand-over costs more than the work."""
-GAUGE_MS = 1_000.0
 INBOX_SHARE = 4
 OUTBOX_SHARE = 8  # and as much again may be on its way
 OVERLAY_SHARE = 2
@@ -78,6 +79,8 @@ class Engine:
         self.checkpoint = Checkpoint(edges, self.metrics)
         self.assignment: Assignment
         self.ready = asyncio.Event()
+        self._census = Census(edges)
+        self._health = Health(config, edges.clock, self.metrics, self.ready)
         self._partitions: dict[str, int] = {}
         self._assigned: Assigned | None = None
         self._moving = False  # between a rebalance's begin and its end nothing can be committed
@@ -86,7 +89,6 @@ class Engine:
         self._turn = asyncio.Lock()  # commits, rebalances and recoveries, one at a time
         self._turns = 0
         self._handed = 0  # records that the last round gave to the tasks
-        self._gauged_ms = 0.0
         self._uncut = 0  # records given to the tasks since the last cut
         self._uncut_bytes = 0  # about what they have made
 
@@ -115,6 +117,9 @@ class Engine:
                 await self._rebalance()
             if self.assignment.parking.parked:
                 await self._try_parked()
+            anew = self._census.anew(self.assignment.topic_ids)
+            if anew:
+                await self._begin_anew(anew)
             batches = await self.edges.source.poll(self._patience_ms(), full=self._full())
             for batch in batches:
                 task = self.assignment.task_of(batch.tp)
@@ -126,10 +131,15 @@ class Engine:
             self._raise_doubt()
             if self._commit_is_due():
                 await self._commit()
-            if self.edges.clock.elapsed_ms() - self._gauged_ms >= GAUGE_MS:
-                self._gauge()
+            self._health.look(self.checkpoint, self.assignment)
         except (HeadraceError, StoreCorrupted, StoreFailed) as error:
             await self._answer(error)
+
+    def unready(self) -> str:
+        """Say why this worker does not do its work; "": it does."""
+        if not hasattr(self, "assignment"):
+            return "it has not started yet"
+        return self._health.unready(self.checkpoint, self.assignment)
 
     def stop(self) -> None:
         """Ask the loop to end."""
@@ -167,6 +177,7 @@ class Engine:
         """Leave: tasks first, then the group, then the connections."""
         if hasattr(self, "assignment"):  # else it never came so far
             await self.assignment.close()
+        await self._census.close()
         await self.edges.source.close()
         await self.edges.outlet.close()
         await self.edges.log.close()
@@ -315,34 +326,6 @@ class Engine:
             assert failed[0].failure is not None
             raise failed[0].failure
 
-    # -- what is seen from outside -----------------------------------------------------------
-
-    def unready(self) -> str:
-        """Say why this worker does not do its work; "": it does, or has nothing to do."""
-        if not self.ready.is_set():
-            return "it has no tasks yet"
-        stopped = self.assignment.parking.stopped()
-        if stopped:
-            return str(stopped[0])
-        config, now = self.config, self.edges.clock.elapsed_ms()
-        late_ms = 3 * config.commit_interval_ms + config.transaction_timeout_ms
-        if now - self.checkpoint.last_ms > late_ms:
-            return f"it has begun no commit for {(now - self.checkpoint.last_ms) / 1000:.0f} s"
-        return ""
-
-    def _gauge(self) -> None:
-        """Set the metrics that are looked at now and then."""
-        now = self._gauged_ms = self.edges.clock.elapsed_ms()
-        tasks = self.assignment.working()
-        open_ms = now - self.checkpoint.last_ms if self.checkpoint.in_flight else 0.0
-        ages = {t.id: 0.0 if t.idle() else (now - t.moved_ms) / 1000 for t in tasks}
-        held = {
-            "inbox": sum(each.bytes for t in tasks for each in t.inbox.inputs.values()),
-            "outbox": sum(task.outbox.bytes() for task in tasks),
-            "overlay": sum(p.held() for task in tasks for p in task.tables.values()),
-        }
-        self.metrics.gauged(open_ms / 1000, ages, held, ready=not self.unready())
-
     # -- what goes wrong ---------------------------------------------------------------------
 
     async def _answer(self, error: Exception) -> None:
@@ -442,6 +425,14 @@ class Engine:
             self.assignment.parking.stop(key, ruling.error or error, ruling.stop)
         elif ruling.pause_ms:
             self.assignment.parking.wait(key, error, ruling.pause_ms)
+
+    async def _begin_anew(self, topics: set[str]) -> None:
+        """Make the tasks anew that have to do with topics that were created anew."""
+        keys = self.assignment.touching(topics)
+        log.warning("created anew: %s; its tasks begin anew", ", ".join(sorted(topics)))
+        async with self._turn:
+            await self.checkpoint.landed()
+            await self.assignment.renew(keys)
 
     async def _try_parked(self) -> None:
         """Bring the tasks up again whose pause is over."""

@@ -11,7 +11,7 @@ import contextlib
 import inspect
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -96,6 +96,11 @@ class SubTopology(msgspec.Struct, frozen=True):
             f"{names} had {self.width} partitions when the worker started and has more now: keys "
             "are in other partitions than their state in the tables"
         )
+
+    def touches(self, topics: Collection[str]) -> bool:
+        """Say whether it reads one of these topics, or logs a table to it."""
+        logs = [table.changelog.name for table in self.tables if table.changelog is not None]
+        return any(name in topics for name in (*logs, *(topic.name for topic in self.inputs)))
 
     def policy_of(self, agent: str) -> Policy:
         """Return what an agent does about its exceptions."""

@@ -30,7 +30,7 @@ ENTRY_BYTES = 300
 """What Python's objects of an entry take beside its value."""
 DECODED = 3
 """A value takes so much more than its bytes."""
-SAMPLE = 64
+SAMPLE = 16
 
 
 def entry_bytes(changes: list[Change], before: int) -> int:

@@ -141,3 +141,41 @@ def test_partitions_that_were_added_are_worked_on_where_that_is_right():
         with pytest.raises(TaskStopped, match="numbers had 1 partitions when the worker started"):
             driver.settle()
         assert out(driver) == [1]
+
+
+def test_an_input_that_is_created_anew_while_it_is_read_is_begun_anew(caplog):
+    """Kafka forgets the group's position with the topic; a consumer would go on in the middle."""
+    with Driver(adding()) as driver:
+        driver.crash()
+        driver.broker.ids["numbers"] = "one"
+        driver.restart()
+        pipe(driver, 1, 2, 3, 4)
+        driver.settle()
+        del driver.broker.ids["numbers"]
+        driver.advance(6)
+        driver.settle()
+        assert "topics are gone: numbers" in caplog.text
+        driver.broker.ids["numbers"] = "two"
+        driver.broker.logs[IN] = []
+        del driver.broker.committed[IN]
+        driver.advance(6)
+        pipe(driver, *range(10, 20))
+        driver.settle()
+        assert out(driver) == [1, 2, 3, 4, *range(10, 20)]
+        assert driver.table("total") == [("sum", 10 + sum(range(10, 20)))]
+
+
+def test_records_of_a_new_topic_that_were_skipped_are_not_forgotten():
+    """It was read on in the middle before anybody noticed: the task stops, and says so."""
+    with Driver(adding()) as driver:
+        driver.crash()
+        driver.broker.ids["numbers"] = "one"
+        driver.restart()
+        pipe(driver, 1, 2, 3, 4)
+        driver.settle()
+        driver.broker.ids["numbers"] = "two"
+        driver.broker.logs[IN] = []
+        pipe(driver, *range(10, 20))
+        with pytest.raises(TaskStopped, match="is of an earlier topic of that name"):
+            driver.advance(6)
+            driver.settle()

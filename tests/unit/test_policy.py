@@ -224,7 +224,7 @@ def test_the_metrics_tell_how_a_worker_does():
         engine = driver._engine
 
         def metric(line):
-            engine._gauge()
+            engine._health.look(engine.checkpoint, engine.assignment, now=True)
             return line.encode() in engine.metrics.text()
 
         assert engine.unready() == ""

@@ -1,9 +1,15 @@
 """Outputs that the broker does not take: the event that made them is found, and only it goes."""
 
+import re
+
 import pytest
+from aiokafka.record.memory_records import MemoryRecords
 
 from engine import App
-from engine.errors import AccessDenied, RecordRefused, TaskStopped
+from engine.errors import AccessDenied, CommitRefused, CommitUnknown, RecordRefused, TaskStopped
+from engine.kafka.produce import Refused
+from engine.kafka.records import encode_batches, halves
+from engine.record import TP
 from engine.testing import Driver
 from engine.testing.memory import MemoryOutlet
 
@@ -189,3 +195,44 @@ def test_a_dead_letter_that_is_refused_stops_its_task():
         started(driver, lambda tp, _: tp.topic == "numbers-dlq")
         with pytest.raises(TaskStopped, match="Let numbers-dlq take larger records"):
             driver.pipe("numbers", key="k", value=b"no number")
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "says"),
+    [
+        (22, CommitRefused, "not the owner any more .*ILLEGAL_GENERATION"),
+        (82, CommitRefused, "FENCED_INSTANCE_ID"),
+        (90, CommitRefused, "PRODUCER_FENCED"),
+        (120, CommitUnknown, "given the transaction up .*TRANSACTION_ABORTABLE"),
+        (45, CommitUnknown, "OUT_OF_ORDER_SEQUENCE_NUMBER"),
+        (49, CommitUnknown, "INVALID_PRODUCER_ID_MAPPING"),
+        (29, AccessDenied, "no permission on topic out"),
+        (30, AccessDenied, "no permission to commit .*GROUP_AUTHORIZATION_FAILED"),
+        (10, RecordRefused, "MESSAGE_TOO_LARGE"),
+        (9_999, RecordRefused, "Kafka error 9999"),
+    ],
+)
+def test_a_code_of_kafkas_says_what_to_do(code, kind, says):
+    error = Refused("produce", code, TP("out", 1), 7).as_error()
+    assert type(error) is kind
+    assert re.search(says, str(error))
+
+
+def test_halves_go_on_where_the_other_ends():
+    """Sequence numbers, places and records: as in the batch that was refused."""
+    rows = [(b"k%d" % n, b"v" * 50, n, ()) for n in range(11)]
+
+    def encode(some, **how):
+        return encode_batches(some, 0, producer=(1, 2), transactional=True, **how)
+
+    [whole] = encode(rows, sequence=100)
+    waiting, found = [whole], []
+    while waiting:
+        batch = waiting.pop(0)
+        if batch.count > 1:
+            waiting = halves(batch, rows, encode, 100) + waiting
+            continue
+        [record] = list(MemoryRecords(batch.data).next_batch())
+        found.append((batch.start, record.key, record.timestamp))
+        assert int.from_bytes(batch.data[53:57], "big") == 100 + batch.start  # its base sequence
+    assert found == [(n, b"k%d" % n, n) for n in range(11)]
