@@ -14,7 +14,7 @@ CHUNK = 10
 TAIL = 60
 HAPPENINGS = (
     "commit", "abort", "transaction timed out", "generation", "session expired",
-    "instance taken over", "found no broker",
+    "instance taken over", "found no broker", "fenced by a move",
 )  # fmt: skip
 """What the trace tells of that is no fault, but a consequence."""
 

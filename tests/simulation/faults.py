@@ -42,7 +42,8 @@ class Weather(NamedTuple):
 
     Attributes:
         kill_after: a worker dies after some so many callbacks: at any await. 0: never.
-        point, deed: where something is often done to workers: kill, freeze, leave.
+        point, point_rate, deed: where something is often done to workers, how often, and what:
+            kill, freeze, leave.
         cursed_lost, cursed_slow: a kind of request that is often lost, or slow, and how often slow.
         kinds: what is done to workers and to the cluster.
     """
@@ -61,6 +62,7 @@ class Weather(NamedTuple):
     fetch_refused: float = 0
     kill_after: int = 0
     point: str = ""
+    point_rate: float = 0.2
     deed: str = "kill"
     cursed_lost: str = ""
     cursed_slow: str = ""
@@ -236,7 +238,7 @@ class Faults:
         """
         weather = self.weather
         likely = weather.point == name
-        chance = 0.2 if likely else weather.point_kill
+        chance = weather.point_rate if likely else weather.point_kill
         if self.over or not chance or self._deeds >= DEEDS_MAX or not process.alive:
             return
         deed = weather.deed if likely else "kill"

@@ -227,6 +227,7 @@ def table_spans(run, number):
 def check_dead_letters(run):
     """Each bad record once, with where it came from; each event that an agent cannot bear, too."""
     wanted, got = Counter(), Counter()
+    letters = run.refuses_large and run.on_refusal == "dead_letter"
     for number in range(run.width):
         for offset, (_, value, _, headers) in readable(run, "clicks", number):
             click = good(value)
@@ -234,7 +235,7 @@ def check_dead_letters(run):
                 wanted[number, offset, "contract"] += 1
             if click is not None and run.job.is_poison(click[0]):
                 wanted[number, offset, "agent.flaky"] += 1
-            if click is not None and run.refuses_large and run.job.is_large(click[0]):
+            if click is not None and letters and run.job.is_large(click[0]):
                 wanted[number, offset, "agent.large"] += 1
         for _, (_, _, _, headers) in readable(run, "clicks-dlq", number):
             said = {key: value.decode() for key, value in headers}

@@ -27,6 +27,7 @@ from engine.kafka.producer import _TXN, KafkaOutlet, Membership
 from engine.record import Batch
 from engine.task import Task
 from tables.window import WindowPartition
+from tests.simulation.faults import CALM
 from tests.simulation.simulated_edges import SimulatedLog
 from tests.simulation.simulation import Simulation, Violation
 
@@ -228,13 +229,15 @@ class Mutant(NamedTuple):
     under: Mapping[str, object] = MappingProxyType({})
 
 
-FROZEN = {"kinds": ("freeze", "freeze", "kill", "join")}
+FROZEN = {
+    "kinds": ("freeze",), "point": "after Heartbeat", "point_rate": 0.1, "deed": "freeze",
+}  # fmt: skip
 """Workers come back from the dead."""
 
-RESTLESS = {
-    "kinds": ("join", "kill"), "point": "after JoinGroup", "deed": "leave",
-    "cursed_slow": "SyncGroup", "cursed_rate": 1.0,
-}  # fmt: skip
+RESTLESS = CALM._replace(
+    kinds=("join",), point="after JoinGroup", point_rate=0.4, deed="leave",
+    cursed_slow="SyncGroup", cursed_rate=1.0,
+)._asdict()  # fmt: skip
 """Workers leave while it is not said yet who gets what."""
 
 CONFUSED = {"fetch_refused": 0.03, "request_refused": 0.5, "cursed_slow": "FindCoordinator"}

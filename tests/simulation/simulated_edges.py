@@ -215,7 +215,7 @@ class SimulatedSource(KafkaSource):
         self._routine = None
         self._prepared = False
         self._told = False
-        self._fenced = False
+        self.fenced = False
 
     # -- the group ---------------------------------------------------------------------------
 
@@ -306,7 +306,7 @@ class SimulatedSource(KafkaSource):
         elif code == protocol.REBALANCE_IN_PROGRESS:
             self._rejoin.set()
         elif code == protocol.FENCED_INSTANCE_ID:  # its tasks end; the engine is told by poll
-            self._fenced = self._closing = True
+            self.fenced = self._closing = True
             self.wake()
 
     def partitions_for_topic(self, topic):
@@ -327,12 +327,10 @@ class SimulatedSource(KafkaSource):
         pause = max(0.2, self._session_s / 5)
         while group.member_id:
             await asyncio.sleep(pause)
+            who = group.member_id, self._instance, group.generation
             try:
                 code = await self._consumer._client.ask(
-                    "Heartbeat",
-                    lambda: self._cluster.group.heartbeat(
-                        group.member_id, self._instance, group.generation
-                    ),
+                    "Heartbeat", lambda who=who: self._cluster.group.heartbeat(*who)
                 )
             except RequestTimedOutError:
                 continue
@@ -370,7 +368,7 @@ class SimulatedSource(KafkaSource):
 
     async def poll(self, timeout_ms, *, full):
         """Return what has come; wait up to ``timeout_ms`` for something to come."""
-        if self._fenced:
+        if self.fenced:
             raise ConfigError("another worker has joined under this one's name")
         batches = self._drain(full)
         if batches or self._awake or timeout_ms == 0:

@@ -46,6 +46,7 @@ class Group:
     Attributes:
         owners: which instance owned a partition in a generation.
         history: (partition, position, claim) as they were committed.
+        forgotten: instances whose newest member id a move has lost. Kafka fences them, too.
     """
 
     def __init__(self, cluster):
@@ -60,6 +61,7 @@ class Group:
         self.owners = {}
         self.history = []
         self.away_until = 0.0
+        self.forgotten = set()
         self._saved = (0, [])  # what its log says: the last generation that was assigned
         self._count = 0
         self._round = 0
@@ -77,6 +79,7 @@ class Group:
             self._answer(member, "join", protocol.NOT_COORDINATOR)
             self._answer(member, "sync", protocol.NOT_COORDINATOR)
         self.generation, saved = self._saved
+        newest = {member.instance: member.name for member in self.members.values()}
         self.members = {}
         self._round += 1
         self.state = "stable" if saved else "empty"
@@ -84,6 +87,8 @@ class Group:
             member = self.members[name] = Member(name, instance, worker, session_s)
             member.subscription, member.assignment = subscription, assignment
             self.beat(member)
+            if newest.get(instance, name) != name:
+                self.forgotten.add(instance)
 
     def _save(self):
         """Write the group down, if it is in order."""

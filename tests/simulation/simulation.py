@@ -7,9 +7,10 @@ from hashlib import sha256
 from random import Random
 
 from engine import crashpoint
-from engine.errors import BrokerError
+from engine.errors import BrokerError, ConfigError
 from engine.loop import Engine
 from engine.partitioner import Partitioner
+from engine.policy import policy_of
 from engine.record import TP
 from tests.simulation import job
 from tests.simulation.faults import Faults, draw_events
@@ -57,7 +58,8 @@ class Simulation:
         self.duration_s = random.uniform(4, 12)
         self.ends = random.random() < 0.5
         self.refuses_large = random.random() < 0.3
-        self.slowness_s = random.choice((0.03, 0.03, 0.03, 0.4, 2.0, 25.0))
+        self.on_refusal = random.choice(("dead_letter", "skip"))
+        self.slowness_s = random.choice((0.03, 0.03, 0.03, 0.03, 0.4, 0.4, 2.0, 25.0))
         self.config = job.app.settings(
             commit_interval_ms=random.choice((30, 100, 100, 300)),
             transaction_timeout_ms=4000,
@@ -66,7 +68,7 @@ class Simulation:
             producers=random.choice(("worker", "worker", "task")),
             standby_replicas=random.choice((0, 0, 1)),
             collect_after=0,
-            stall_ms=0,
+            stall_ms=0,  # its thread goes by real time
             end_marks=True,
             inbox_records=random.choice((20, 20_000)),
             outbox_records=random.choice((30, 50_000)),
@@ -99,6 +101,7 @@ class Simulation:
         gc.disable()  # it would end coroutines at moments that are no seed's
         job.attempts.clear()
         job.slowness = self.slowness_s
+        job.large.policy = policy_of(self.on_refusal)
         asyncio.set_event_loop(self.loop)
         crashpoint._armed = self.faults
         try:
@@ -215,6 +218,10 @@ class Simulation:
             if edges.source.started:
                 self.deaths.append((worker.process.name, error))
             self.cluster.say("found no broker", worker.process.name)
+        except ConfigError as error:
+            if not (edges.source.fenced and worker.disk.name in self.cluster.group.forgotten):
+                self.deaths.append((worker.process.name, error))
+            self.cluster.say("fenced by a move", worker.process.name)
         except Exception as error:  # noqa: BLE001  whatever it is, it is looked at
             self.deaths.append((worker.process.name, error))
         worker.process.kill()
