@@ -20,6 +20,7 @@ from faust.models.base import Model
 from mode import Service
 
 from engine import config as configuration
+from engine import faustnames, web
 from engine.agent import Agent
 from engine.contracts.contract import Contract
 from engine.errors import ConfigError, HeadraceError
@@ -34,23 +35,6 @@ from tables.errors import StateError
 
 if TYPE_CHECKING:
     from engine.config import Config
-
-_FAUST_NAMES = {
-    "topic_partitions": "partitions",
-    "topic_replication_factor": "replicas",
-    "datadir": "state_dir",
-    "processing_guarantee": "guarantee",
-}
-"""Settings that Faust has under another name."""
-
-
-_REFUSED = {
-    "broker_credentials": "give security= (see docs/security.md)",
-    "ssl_context": "give security= with ssl_cafile, ssl_certfile, ssl_keyfile",
-    "key_serializer": "keys are bytes, text or numbers by key_type=",
-    "value_serializer": "values are JSON, text or bytes by value_type=",
-}
-"""Settings of Faust's that must not look as if they did something."""
 
 
 class EngineService(Service):
@@ -95,6 +79,9 @@ class Boot(BootStrategy):
         """Return the services of a worker."""
         app = self.app
         assert isinstance(app, App)
+        if app.conf.web_enabled:
+            pages: Any = app.web  # the driver for aiohttp, whose application it has
+            web.protect(pages.web_app, app.conf.web_bind, app.settings().security)
         return [*self.web_server(), app.engine_service]
 
     client_only = server
@@ -115,16 +102,10 @@ class App(faust.App):
 
     def __init__(self, id: str, *, broker: Any = None, **settings: Any) -> None:  # noqa: A002
         known = {field.name for field in msgspec.structs.fields(configuration.Config)}
-        for theirs, ours in _FAUST_NAMES.items():
-            if theirs in settings:
-                settings[ours] = settings.pop(theirs)
+        settings = faustnames.translated(settings)
         self._settings = {name: settings.pop(name) for name in list(settings) if name in known}
         if broker is not None:
-            self._settings["broker"] = _plain_broker(broker)
-        for name in _REFUSED.keys() & settings.keys():
-            raise ConfigError(f"{name} has no effect here: {_REFUSED[name]}")
-        settings.setdefault("web_enabled", False)
-        settings.setdefault("web_bind", "127.0.0.1")  # Faust's own default is every address
+            self._settings["broker"] = faustnames.plain_broker(broker)
         self.declared_agents: list[Agent] = []
         self.declared_tables: dict[str, TableHandle] = {}
         self.declared_topics: dict[str, Topic] = {}
@@ -161,9 +142,11 @@ class App(faust.App):
             retention: how long records are kept, in seconds.
             compacting: keep the last record of each key.
         """
-        for name in rest:
-            if name not in _IGNORED:
+        for name, option in rest.items():
+            if name not in faustnames.IGNORED:
                 raise ConfigError(f"topic {topics[0]!r}: there is no option {name!r} here")
+            if name.endswith("_serializer"):
+                faustnames.check_serializer(option, f"topic {topics[0]!r}")
         if not topics:
             raise ConfigError("app.topic() needs a name")
         extra = {name: str(value) for name, value in (config or {}).items()}
@@ -236,7 +219,7 @@ class App(faust.App):
                 "partitions, or await several things at once inside the agent"
             )
         for option in rest:
-            if option not in _IGNORED:
+            if option not in faustnames.IGNORED:
                 raise ConfigError(f"@app.agent: there is no option {option!r} here")
 
         def declare(fun: Callable[..., Any]) -> Agent:
@@ -280,7 +263,7 @@ class App(faust.App):
             if "source" not in options:
                 raise ConfigError("app.Table() needs a name")
             name = options["source"].name
-        for option in [option for option in options if option in _IGNORED]:
+        for option in [option for option in options if option in faustnames.IGNORED]:
             del options[option]
         table = _Declaring(self, name, **options)
         self._declare(table)
@@ -398,26 +381,9 @@ class _Declaring(Table):
         return windowed
 
 
-_IGNORED = frozenset({
-    "acks", "allow_empty", "deleting", "has_prefix", "help", "isolated_partitions",
-    "key_serializer", "loop", "maxsize", "on_recover", "on_window_close", "partitions",
-    "recovery_buffer_size", "schema", "standby_buffer_size", "supervisor_strategy",
-    "use_partitioner", "use_reply_headers", "value_serializer",
-})  # fmt: skip
-"""Faust's options that have no meaning here, and do no harm."""
-
-
-def _plain_broker(broker: Any) -> str:
-    """Return ``host:port`` for what Faust takes: a URL, or a list of them."""
-    urls = broker if isinstance(broker, list | tuple) else str(broker).split(";")
-    hosts = [str(url).rpartition("//")[2].strip("/") for url in urls]
-    return ",".join(
-        part if ":" in part else f"{part}:9092" for host in hosts for part in host.split(",")
-    )
-
-
 def _contract(name: str, value_type: Any, key_type: Any, compacted: bool) -> Contract:  # noqa: FBT001
     if isinstance(value_type, type) and issubclass(value_type, Model):
+        faustnames.check_serializer(value_type._options.serializer, value_type.__name__)
         decode, encode = _record_functions(value_type)
         return Contract(
             name=name, value_type=value_type, key_type=key_type, decode=decode, encode=encode,

@@ -215,6 +215,12 @@ def _variables(values: Mapping[str, str | float | bool]) -> dict[str, str]:
     }
 
 
+def connect_plainly() -> None:
+    """Forget the environment's security settings: for a broker of our own, on loopback."""
+    for name in _SECURITY:
+        os.environ.pop(f"HEADRACE_{name.upper()}", None)
+
+
 def cache_dir() -> Path | None:
     """Return where downloads are kept (``HEADRACE_CACHE``), or None for the default."""
     value = os.environ.get("HEADRACE_CACHE")
@@ -224,6 +230,14 @@ def cache_dir() -> Path | None:
 def crash_at() -> str:
     """Return the place to crash at (``HEADRACE_CRASH_AT``); see engine/crashpoint.py."""
     return os.environ.get("HEADRACE_CRASH_AT", "")
+
+
+def logs_values() -> bool:
+    """Say whether the texts of agents' exceptions go to the log (``HEADRACE_LOG_VALUES=true``).
+
+    They may quote the event: ``KeyError: 'ann@example.com'``.
+    """
+    return os.environ.get("HEADRACE_LOG_VALUES") == "true"
 
 
 def in_ci() -> bool:

@@ -11,6 +11,7 @@ import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 from engine.errors import TaskStopped
+from engine.traces import withheld
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -46,7 +47,7 @@ class Parking:
         """Let a task stand still until the worker is restarted, or the task is moved."""
         stopped = TaskStopped(f"{key[0]}_{key[1]}", error, remedy)
         self.parked[key] = Parked(stopped, None)
-        log.error("%s", stopped, exc_info=getattr(error, "cause", None))
+        log.error("%s", stopped, exc_info=withheld(getattr(error, "cause", None)))
         self._tell()
 
     def wait(self, key: TaskKey, error: Exception, pause_ms: float | None = None) -> None:

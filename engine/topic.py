@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from engine.contracts.contract import Contract
+from engine.errors import ConfigError
 from engine.record import Run
 from tables.codec import RAW_KEYS, key_codec
 
@@ -14,6 +16,10 @@ if TYPE_CHECKING:
     from engine.contracts.contract import Checked
     from engine.record import Batch
 
+
+NAME_CHARS = 249
+"""Kafka's limit."""
+_NAME = re.compile(rf"(?!\.{{1,2}}$)[a-zA-Z0-9._-]{{1,{NAME_CHARS}}}")
 
 DEAD_LETTER_BYTES = 4 << 20
 """A dead letter is its record and what is said about it: it must fit where the record did."""
@@ -48,6 +54,10 @@ class Topic:
         *,
         internal: bool = False,
     ) -> None:
+        if not _NAME.fullmatch(name):
+            raise ConfigError(
+                f"topic {name!r}: use 1 to {NAME_CHARS} of letters, digits, '.', '_' and '-'"
+            )
         self.name = name
         self.contract = contract
         self.config = config or TopicConfig()

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from engine import position
 from engine.errors import AgentFailed, RecordRefused
+from engine.traces import withheld
 
 if TYPE_CHECKING:
     from engine.cut import TaskCut
@@ -171,7 +172,9 @@ class Verdicts:
             silent.letter = False
         what = "goes to the dead letters" if outcome == "dead_letter" else "is skipped"
         trace = None if isinstance(error.cause, RecordRefused) else error.cause
-        log.error("%s; after %d tries the event %s", error, error.tries, what, exc_info=trace)
+        log.error(
+            "%s; after %d tries the event %s", error, error.tries, what, exc_info=withheld(trace)
+        )
         return Ruling()
 
     def passed(self, task: str, committed: dict[TP, Position]) -> None:

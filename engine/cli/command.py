@@ -85,14 +85,14 @@ def _told(error: Exception) -> Failure:
         case ConfigError() | BrokerUnavailable():
             return Failure(str(error), EXIT_CONFIG)
         case AgentFailed():
-            return Failure(f"{error}: {error.cause} (--debug shows where)")
+            return Failure(f"{error} (--debug shows where and why)")
         case HeadraceError() | StateError() | BrokerFailed() | FileFormatError():
             return Failure(str(error))
         case OSError():
             what = f"{error.filename}: " if error.filename else ""
             return Failure(f"{what}{error.strerror or error}")
         case _:
-            return Failure(f"unforeseen {type(error).__name__}: {error} (--debug shows where)")
+            return Failure(f"unforeseen {type(error).__name__} (--debug shows where and why)")
 
 
 class Commands(Group):

@@ -11,6 +11,7 @@ from rich.logging import RichHandler
 from rich.table import Table
 from rich.text import Text
 
+from engine import config
 from engine.cli.command import debugging
 from engine.security import Redact
 
@@ -70,6 +71,8 @@ def log_to_stderr(level: str, *, aiokafka: bool = False) -> None:
         aiokafka: let it say that a broker is away: a worker waits, where other commands end.
     """
     debug = debugging()
+    if debug:
+        config.export(log_values=True)
     handler: logging.Handler
     if sys.stderr.isatty():
         handler = RichHandler(console=stderr(), show_path=debug, rich_tracebacks=False)

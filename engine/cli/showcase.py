@@ -92,6 +92,7 @@ def _place(plan: Plan, home: Path, console: Console) -> Iterator[Place]:
         guarantee = plan.guarantee or "exactly_once"
         yield Place("Kafka", plan.broker, guarantee, state_dir, home)
         return
+    configuration.connect_plainly()
     with console.status("starting a broker") as status:
         broker = start_broker(
             home / "broker", progress=status.update, cache=configuration.cache_dir()

@@ -149,11 +149,15 @@ def _run(plan: Plan, address: str | None, home: Path, console: Console, *, named
     with contextlib.ExitStack() as stack:
         broker: DevBroker | None = None
         if address is None:
+            configuration.connect_plainly()
             with console.status("starting Kafka") as status:
                 cache = configuration.cache_dir()
                 broker = start_broker(home / "broker", "kafka", progress=status.update, cache=cache)
             stack.enter_context(broker)
             address = broker.bootstrap
+        elif (protocol := options.admin_config(address).security.security_protocol) != "PLAINTEXT":
+            raise Failure(f"the campaign's checker speaks no {protocol}: give it a listener of its "
+                          "own without TLS and SASL")  # fmt: skip
         settings: dict[str, str | int | bool] = {
             "prefix": f"torture-{SystemClock().now_ms():x}-",
             "keep_unmatched": True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import os
 import re
 import uuid
 from typing import IO, TYPE_CHECKING
@@ -97,9 +98,12 @@ def claim_home(config: Config) -> Path:
     So any number of workers can be started with the same command on the same machine, and one that
     is started again finds the state of one that is gone.
     """
+    os.umask(0o077)  # of the process: RocksDB's threads make files at any time
+    _own(config.state_dir, root_too=True)  # a volume, say; its mode is not ours to change
+    _own(config.state_dir / config.id)
     for number in range(HOMES_MAX):
         home = config.state_dir / config.id / f"worker-{number}"
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _own(home)
         lock = (home / "lock").open("w")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -109,6 +113,31 @@ def claim_home(config: Config) -> Path:
         _claimed.append(lock)
         return home
     raise ConfigError(f"{HOMES_MAX} workers use {config.state_dir} already; give --state-dir")
+
+
+def _own(place: Path, *, root_too: bool = False) -> None:
+    """Make a directory that only we can look into, or see that it is one of ours.
+
+    Args:
+        root_too: it may be root's, and open to others: what we keep is further inside.
+
+    Raises:
+        ConfigError: it is somebody else's, who could read the state or put another in its place.
+    """
+    try:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        stat = place.stat()
+    except OSError as error:
+        raise ConfigError(f"state directory {place}: {error.strerror}") from error
+    if root_too and stat.st_uid == 0:
+        return
+    if stat.st_uid != os.geteuid():
+        raise ConfigError(
+            f"state directory {place} belongs to user {stat.st_uid}, and this is user "
+            f"{os.geteuid()}: run as its owner, or give another one with --state-dir"
+        )
+    if stat.st_mode & 0o077 and not root_too:
+        place.chmod(0o700)
 
 
 def instance_of(config: Config, home: Path) -> str:

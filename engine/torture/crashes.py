@@ -81,6 +81,12 @@ async def crash_everywhere(
     return [trial.result() for trial in trials]
 
 
+def _parts(events: Sequence[Keyed]) -> list[Sequence[Keyed]]:
+    """Cut the input into what comes before, around and after the death."""
+    before, after = len(events) * 4 // 10, len(events) * 8 // 10
+    return [events[:before], events[before:after], events[after:]]
+
+
 class _Trial:
     def __init__(
         self, point: str, job: Job, bootstrap: str, home: Path, given: Input, clock: Clock
@@ -91,6 +97,7 @@ class _Trial:
         self._bootstrap = bootstrap
         self._input = given
         settings = SETTINGS | {"prefix": job.prefix, "broker": bootstrap}
+        settings["standby_replicas"] = int(point == "promote")
         self._fleet = Fleet(home, job.app, settings, clock)
 
     async def run(self) -> Crash:
@@ -108,19 +115,22 @@ class _Trial:
             PARTITIONS,
         )
         await self._send("user-profiles", self._input.profiles)
-        half = len(events) // 2
-        await self._send("raw-events", events[:half])
-        fleet.add()
-        await self._until_done(half // 2)
+        first, second, last = _parts(events)
+        await self._send("raw-events", first)
+        other = fleet.add()
+        await self._until_done(len(first) // 2)
         armed = fleet.add(crash_at=f"{self._point}:{PASSES.get(self._point, 1)}")
         child = armed.child
         assert child is not None
         await self._until(lambda: fleet.at_work(armed) or child.exit_code is not None)
-        await self._send("raw-events", events[half:])
+        await self._send("raw-events", second)
         if self._point == "revoke":
             fleet.add()  # a rebalance
-        if self._point == "shutdown":
+        elif self._point == "shutdown":
             child.ask_to_stop()
+        elif self._point == "promote":
+            await self._until(lambda: b"new standbys" in fleet.log_of(armed))
+            fleet.kill(other)
         await asyncio.to_thread(child.wait, PATIENCE_S)
         code = child.exit_code
         if code is None:
@@ -128,9 +138,14 @@ class _Trial:
         log = fleet.log_of(armed).decode(errors="replace").splitlines()
         said = [line for line in log if line.startswith("crash point")]
         fleet.start(armed)
+        if other.child is None:
+            fleet.start(other)
+        await self._until(lambda: fleet.at_work(armed) and fleet.at_work(other))
+        await self._send("raw-events", last)  # each task must be restored to go on with it
         await self._until_done(len(events))
-        await asyncio.to_thread(fleet.stop_all)
+        wrong = await asyncio.to_thread(fleet.stop_all)
         verdict = await audit.audit(self._bootstrap, job, fleet.homes)
+        verdict.add("I8", "workers that did not stop in good order", wrong)
         return Crash(self._point, code, said[-1] if said else "", verdict)
 
     async def _send(self, topic: str, records: Sequence[Keyed]) -> None:

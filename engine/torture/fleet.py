@@ -123,16 +123,17 @@ class Fleet:
         child, worker.child = worker.child, None
         if child is None:
             return None
-        child.stop(STOP_S)
-        return child.exit_code
+        child.ask_to_stop()
+        return _end_of(child)
 
     def stop_all(self) -> list[str]:
         """Stop all workers together; return what is wrong with how they ended."""
-        running = [worker for worker in self.workers if worker.child is not None]
-        for worker in running:
-            assert worker.child is not None
-            worker.child.ask_to_stop()
-        codes = {worker.name: self.stop(worker) for worker in running}
+        children = {w.name: w.child for w in self.workers if w.child is not None}
+        for worker in self.workers:
+            worker.child = None
+        for child in children.values():
+            child.ask_to_stop()
+        codes = {name: _end_of(child) for name, child in children.items()}
         return [f"{name} ended with exit status {code}" for name, code in codes.items() if code]
 
     def kill_all(self) -> None:
@@ -164,3 +165,13 @@ class Fleet:
                 continue
             gauge = Gauge(self._clock.elapsed_ms() / 1000, resident, files)
             self.gauges.setdefault(f"{worker.name} (pid {child.pid})", []).append(gauge)
+
+
+def _end_of(child: Tether) -> int | None:
+    """Wait for a child that was asked to stop; asked again, it would be cut off in its last steps.
+
+    One that does not stop is killed, and its exit status says so.
+    """
+    if not child.wait(STOP_S):
+        child.kill()
+    return child.exit_code

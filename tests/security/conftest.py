@@ -25,6 +25,9 @@ _SASL = {
     "OAUTHBEARER": f"{_MODULES}.oauthbearer.OAuthBearerLoginModule required "
     'unsecuredLoginStringClaim_sub="broker";',
 }
+_SUPER = ("ANONYMOUS", "alice", "ann", "bob", "carol", "CN=client", "CN=locked", "CN=renewed")
+"""Who may do all; anybody else may do what the test allows."""
+
 _LISTENERS = {
     "CLEAR": ("SASL_PLAINTEXT", "PLAIN"),
     "SCRAM": ("SASL_SSL", "SCRAM-SHA-512"),
@@ -78,6 +81,8 @@ class Cluster:
                 self.ca.issue("elsewhere", host="kafka.example")
             ),
             "listener.name.mutual.ssl.client.auth": "required",
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users": ";".join(f"User:{name}" for name in _SUPER),
             "sasl.enabled.mechanisms": ",".join(_SASL),
         }
         for name, (_, mechanism) in _LISTENERS.items():

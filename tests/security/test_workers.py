@@ -11,6 +11,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.protocol.admin import CreateAclsRequest
 
 from engine.torture import observer
 from tests.broker.fleet import wait_until
@@ -198,6 +200,72 @@ def test_tokens_end_while_a_worker_runs(
     log = worker.log()
     assert "canary" not in log
     assert path.read_text() not in log
+
+
+TOPIC, GROUP, TRANSACTIONAL_ID = 2, 3, 5
+READ, WRITE, DESCRIBE = 3, 4, 8
+LITERAL, PREFIXED = 3, 4
+ALLOW = 3
+LEAST = (
+    (TOPIC, "least-orders", LITERAL, READ),
+    (TOPIC, "least-done", LITERAL, WRITE),
+    (TOPIC, "least-orders-dlq", LITERAL, WRITE),
+    (TOPIC, "least-seen-changelog", LITERAL, READ),
+    (TOPIC, "least-seen-changelog", LITERAL, WRITE),
+    (GROUP, "least", LITERAL, READ),
+    (TRANSACTIONAL_ID, "least-", PREFIXED, WRITE),
+    (TRANSACTIONAL_ID, "least-", PREFIXED, DESCRIBE),
+)
+"""What docs/security.md says that a worker needs."""
+
+
+async def allow(bootstrap: str, principal: str) -> None:
+    """Give a user these rights and no other."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        for kind, name, pattern, operation in LEAST:
+            answer = await admin._send_request(
+                CreateAclsRequest(kind, name, pattern, principal, "*", operation, ALLOW)
+            )
+            assert [code for code, *_ in answer.creation_responses] == [0]
+    finally:
+        await admin.close()
+
+
+def test_the_rights_that_the_docs_name_are_enough(
+    cluster: Cluster, work: Callable[..., Work], tmp_path: Path
+) -> None:
+    """To read, to keep a table, to write results and dead letters, to commit; and again."""
+    cluster.set_password("canary-d4ve", "dave")
+    topics: dict[str, dict[str, str]] = {"least-orders": {}, "least-done": {},
+        "least-orders-dlq": {}, "least-seen-changelog": {"cleanup.policy": "compact"}}  # fmt: skip
+    asyncio.run(observer.create(cluster.broker.bootstrap, topics, 2))
+    asyncio.run(allow(cluster.broker.bootstrap, "User:dave"))
+    worker = work(
+        "least",
+        HEADRACE_BROKER=cluster.at("SCRAM"),
+        HEADRACE_SECURITY_PROTOCOL="SASL_SSL",
+        HEADRACE_SASL_MECHANISM="SCRAM-SHA-512",
+        HEADRACE_SASL_USERNAME="dave",
+        HEADRACE_SASL_PASSWORD="canary-d4ve",
+        HEADRACE_SSL_CAFILE=str(cluster.ca.pem),
+    )
+    bad = [(b"k", b'{"id": "canary-in-a-letter"}', int(1000 * time.time()))]
+    for _ in range(2):  # the second time its table is there to be restored
+        worker.start()
+        wait_until(worker.said("is at work"), timeout_s=60, what="the worker starts")
+        worker.feed(50)
+        asyncio.run(observer.produce(cluster.broker.bootstrap, "least-orders", bad, 2))
+        wait_until(worker.all_done, timeout_s=60, what="the orders come out")
+        worker.stop()
+
+    def letters() -> int:
+        seen = asyncio.run(observer.observe(cluster.broker.bootstrap, ["least-orders-dlq"]))
+        return len(seen.topics["least-orders-dlq"])
+
+    assert letters() == 2
+    assert "canary" not in worker.log()
 
 
 def test_commands_take_credentials_from_the_environment_and_never_as_options(

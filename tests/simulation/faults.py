@@ -4,13 +4,15 @@ from collections import Counter
 from random import Random
 from typing import NamedTuple
 
+from engine import crashpoint
 from engine.kafka import protocol
-from tests.simulation.simulated_loop import Killed
+from tables.errors import StoreCorrupted, StoreFailed
+from tests.simulation.simulated_loop import PROCESS, Killed
 
 TOPIC_AUTHORIZATION_FAILED = 29
 
-KILLS_MAX = 12
-"""How often a run may be killed at a point of its own code."""
+DEEDS_MAX = 12
+"""How often something may be done to the workers of a run at points of their own code."""
 NEVER = -1
 
 REQUESTS = (
@@ -21,7 +23,9 @@ REQUESTS = (
 POINTS = (
     "before the store's write", "after the store's write",
     *(f"{when} {what}" for when in ("before", "after") for what in REQUESTS),
+    *(name for name in crashpoint.POINTS if not name.endswith("-sent")),  # those are requests
 )  # fmt: skip
+"""Where something is done to workers: at writes, requests, and where the engine names a place."""
 
 
 class Fate(NamedTuple):
@@ -38,8 +42,9 @@ class Weather(NamedTuple):
 
     Attributes:
         kill_after: a worker dies after some so many callbacks: at any await. 0: never.
-        deadly: a point at which workers like to die.
-        cursed_lost, cursed_slow: a kind of request that is often lost, or slow.
+        point, deed: where something is often done to workers: kill, freeze, leave.
+        cursed_lost, cursed_slow: a kind of request that is often lost, or slow, and how often slow.
+        kinds: what is done to workers and to the cluster.
     """
 
     slow: float = 0
@@ -50,12 +55,17 @@ class Weather(NamedTuple):
     batch_denied: float = 0
     point_kill: float = 0
     slow_write: float = 0
+    disk_full: float = 0
+    corrupt: float = 0
     late_marker: float = 0
     fetch_refused: float = 0
     kill_after: int = 0
-    deadly: str = ""
+    point: str = ""
+    deed: str = "kill"
     cursed_lost: str = ""
     cursed_slow: str = ""
+    cursed_rate: float = 0.3
+    kinds: tuple[str, ...] = ()
 
 
 class Event(NamedTuple):
@@ -68,6 +78,10 @@ class Event(NamedTuple):
     for_s: float
     loses_disk: bool
 
+
+MIXED = ("kill", "kill", "freeze", "freeze", "join", "leave", "move group",
+         "move transactions", "retention")  # fmt: skip
+STORM = ("join", "leave", "join", "leave", "kill", "move group")
 
 CALM = Weather()
 
@@ -87,28 +101,25 @@ def draw_weather(random):
         batch_denied=maybe(0.01),
         point_kill=maybe(0.02),
         slow_write=maybe(0.02),
+        disk_full=maybe(0.03),
+        corrupt=maybe(0.02),
         late_marker=maybe(0.15),
         fetch_refused=maybe(0.01),
         kill_after=random.choice((0, 0, 0, 0, 400, 1500, 4000)),
-        deadly=random.choice(("", "", random.choice(POINTS))),
+        point=random.choice(("", random.choice(POINTS))),
+        deed=random.choice(("kill", "kill", "freeze", "leave")),
         cursed_lost=random.choice(("", "", random.choice(REQUESTS))),
         cursed_slow=random.choice(("", "", random.choice(REQUESTS))),
+        kinds=random.choice((MIXED, MIXED, MIXED, MIXED, STORM)),
     )
 
 
-CALM_KINDS = ("kill", "kill", "freeze", "freeze", "join", "leave", "move group",
-              "move transactions", "retention")  # fmt: skip
-STORM_KINDS = ("join", "leave", "join", "leave", "kill", "move group")
-
-
-def draw_events(random, duration_s, session_s):
+def draw_events(random, kinds, duration_s, session_s):
     """Return what is done, in the order of time.
 
     What happens in the middle of something else is the worst: half of the events have a second
     one at their heels, which finds a rebalance or a recovery under way.
     """
-    storm = random.random() < 0.2
-    kinds = STORM_KINDS if storm else CALM_KINDS
 
     def draw(at_s):
         return Event(
@@ -121,11 +132,12 @@ def draw_events(random, duration_s, session_s):
         )
 
     events = []
-    for _ in range(random.randint(4, 8) if storm else random.randint(0, 5)):
+    for _ in range(random.randint(4, 8) if kinds is not MIXED else random.randint(0, 5)):
         event = draw(random.uniform(0.2, duration_s))
         events.append(event)
         if random.random() < 0.5:
-            events.append(draw(event.at_s + random.choice((0.02, 0.1, 0.5, 3.2)) * random.random()))
+            heels = random.choice((0.02, 0.1, 0.5, 3.2)) * random.random()
+            events.append(draw(min(event.at_s + heels, duration_s)))
     return sorted(events)
 
 
@@ -134,6 +146,7 @@ class Faults:
 
     Attributes:
         fired: how often each kind of fault has happened.
+        done_at: how often something was done at each point.
     """
 
     def __init__(self, seed, loop, under):
@@ -141,7 +154,8 @@ class Faults:
         self.weather = draw_weather(Random(f"weather {seed}"))._replace(**under)
         self.over = False
         self.fired = Counter()
-        self._kills = 0
+        self.done_at = Counter()
+        self._deeds = 0
         self._loop = loop
 
     def end(self):
@@ -163,7 +177,8 @@ class Faults:
         answer_s = random.uniform(0.0002, 0.003)
         if weather is CALM:
             return Fate(request_s, answer_s)
-        if self._happens(0.3 if weather.cursed_slow == what else weather.slow, "request slow"):
+        rate = weather.cursed_rate if weather.cursed_slow == what else weather.slow
+        if self._happens(rate, "request slow"):
             slow = random.choice((0.05, 0.3, 1.2, 2.5)) * random.random()
             if random.random() < 0.5:
                 request_s += slow
@@ -214,27 +229,53 @@ class Faults:
     # -- workers -----------------------------------------------------------------------------
 
     def point(self, process, name):
-        """Kill a process at a named point, if it is to be.
+        """Do to a process at a named point what is to be done there, if anything.
 
         Raises:
             Killed: it is dead; nothing of its code may go on.
         """
         weather = self.weather
-        chance = 0.2 if weather.deadly == name else weather.point_kill
-        if self.over or not chance or self._kills >= KILLS_MAX or not process.alive:
+        likely = weather.point == name
+        chance = 0.2 if likely else weather.point_kill
+        if self.over or not chance or self._deeds >= DEEDS_MAX or not process.alive:
             return
-        if self._happens(chance, "kill at a point"):
-            self._kills += 1
-            process.kill()
-            raise Killed(name)
+        deed = weather.deed if likely else "kill"
+        if self._happens(chance, f"{deed} at a point"):
+            self._deeds += 1
+            self.done_at[name] += 1
+            match deed:
+                case "kill":
+                    process.kill()
+                    raise Killed(name)
+                case "freeze":
+                    self._loop.freeze(process, self.random.choice((1.0, 4.0, 9.0)))
+                case "leave":
+                    process.leave()
+
+    def is_at(self, name):
+        """Stand for an armed :mod:`engine.crashpoint`, for the worker whose code asks."""
+        if name in POINTS:
+            self.point(PROCESS.get(), name)
+        return False
 
     def callbacks_to_live(self):
         """Return after how many callbacks a new worker dies, or ``NEVER``."""
         mean = self.weather.kill_after
-        if not mean or self._kills >= KILLS_MAX:
+        if not mean or self._deeds >= DEEDS_MAX:
             return NEVER
-        self._kills += 1
+        self._deeds += 1
         return int(self.random.expovariate(1 / mean))
+
+    def fail_write(self, path):
+        """Let a store not take a write.
+
+        Raises:
+            StoreFailed, StoreCorrupted: at random.
+        """
+        if self._happens(self.weather.disk_full, "disk full"):
+            raise StoreFailed(path, "no space left")
+        if self._happens(self.weather.corrupt, "store corrupt"):
+            raise StoreCorrupted(path, "a bit has flipped")
 
     def write_slowly(self, process):
         """Let a write take long: the whole process waits for a disk."""

@@ -162,7 +162,7 @@ def never_stale(_):
     return lambda self, key, committed: True
 
 
-def membership_of_the_moment(deliver):
+def of_the_moment(deliver):
     """A cut goes out as whatever member the consumer is by then."""
 
     async def wrong(self, cuts, _):
@@ -228,6 +228,15 @@ class Mutant(NamedTuple):
     under: Mapping[str, object] = MappingProxyType({})
 
 
+FROZEN = {"kinds": ("freeze", "freeze", "kill", "join")}
+"""Workers come back from the dead."""
+
+RESTLESS = {
+    "kinds": ("join", "kill"), "point": "after JoinGroup", "deed": "leave",
+    "cursed_slow": "SyncGroup", "cursed_rate": 1.0,
+}  # fmt: skip
+"""Workers leave while it is not said yet who gets what."""
+
 CONFUSED = {"fetch_refused": 0.03, "request_refused": 0.5, "cursed_slow": "FindCoordinator"}
 """Reading fails while a commit looks for its coordinators."""
 
@@ -244,10 +253,10 @@ SEEDED = (
 FOUND = (
     Mutant("the store is written first", Checkpoint, "_deliver", store_first),
     Mutant("offsets without a member", KafkaOutlet, "_commit_offsets", no_member),
-    Mutant("a stale task is kept", Assignment, "_is_current", never_stale),
+    Mutant("a stale task is kept", Assignment, "_is_current", never_stale, FROZEN),
     Mutant("unstable positions", KafkaSource, "_stable_positions", unstable_positions),
     Mutant("restored to the stable offset", SimulatedLog, "bounds", stable_bounds),
-    Mutant("the membership of the moment", Checkpoint, "_deliver", membership_of_the_moment),
+    Mutant("the membership of the moment", Checkpoint, "_deliver", of_the_moment, RESTLESS),
     Mutant("a position goes back", Feed, "resume_at", set_back),
     Mutant("restored beyond the position", Batch, "before", beyond_the_end),
     Mutant("a commit is left to itself", Checkpoint, "abandon", left_to_itself, CONFUSED),

@@ -11,11 +11,12 @@ until the next one.
 import asyncio
 import contextlib
 from functools import partial
+from pathlib import Path
 
 from aiokafka.errors import IllegalStateError, KafkaConnectionError, RequestTimedOutError
 
 from engine.edges import Edges
-from engine.errors import BrokerError, ConfigError
+from engine.errors import BrokerError, ConfigError, InputLost
 from engine.kafka import protocol
 from engine.kafka.assignor import Group, assignor_for
 from engine.kafka.consumer import KafkaSource
@@ -382,10 +383,6 @@ class SimulatedSource(KafkaSource):
         self._awake = False
         return self._drain(full)
 
-    def reads_at(self, tp, otherwise):
-        """Return from where a partition is read here, if it is."""
-        return self._consumer.at.get(tp, otherwise)
-
     def tell(self, tp):
         """Records of a partition have come to the cluster: a fetch brings them soon."""
         if self._waiter is not None and not self._told and tp in (self._consumer.assignment or ()):
@@ -411,7 +408,8 @@ class SimulatedSource(KafkaSource):
             if tp in paused or (start < log.stable and random.random() < 0.1):
                 continue
             if start < log.first:
-                raise ConfigError(f"{tp}: {start} is not in the topic any more")
+                self._cluster.faults.fired["position gone"] += 1
+                raise InputLost(tp, f"{tp}: {start} is not in the topic any more")
             known[tp] = log.stable
             if start < log.stable and tp not in full:
                 batch = batch_of(tp, log, start, start + random.randint(1, 40))
@@ -498,6 +496,9 @@ class SimulatedAdmin:
         widths = self._cluster.widths
         return await self._ask(lambda: {name: widths[name] for name in topics if name in widths})
 
+    async def topic_ids(self, topics):
+        return await self._ask(lambda: {name: f"id of {name}" for name in topics})
+
     async def create(self, topics):
         wanted = list(topics)
         return await self._ask(lambda: [self._create(topic) for topic in wanted])
@@ -541,6 +542,7 @@ class SimulatedStore(MemoryStore):
         self._disk, self._task = disk, task
         self._faults, self._process = faults, process
         self._closed = False
+        self.path = Path(disk.name) / task
 
     def get(self, family, key):
         assert not self._closed, "a closed store was read"
@@ -556,6 +558,7 @@ class SimulatedStore(MemoryStore):
         if self._faults.over or not self._process.alive:
             raise Killed
         self._faults.point(self._process, "before the store's write")
+        self._faults.fail_write(self.path)
         super().write(changes)
         self._faults.point(self._process, "after the store's write")
         self._faults.write_slowly(self._process)

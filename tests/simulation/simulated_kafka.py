@@ -133,15 +133,9 @@ class Cluster:
         self.tell(tp)
 
     def retain(self):
-        """Take away what nobody needs: what is replaced, and inputs that are done with.
-
-        Not under the hands of a worker that is out of the group and does not know it yet.
-        """
+        """Take away what nobody needs: what is replaced, and inputs that are done with."""
         for tp, log in self.partitions.items():
             at = self.group.committed.get(tp)
-            if at is not None:
-                reading = [at.offset, *(reader.reads_at(tp, at.offset) for reader in self.readers)]
-                at = at._replace(offset=min(reading))
             if tp.topic.endswith("-changelog"):
                 log.compact(log.stable)
             elif at is not None and tp.topic == "users":

@@ -48,6 +48,7 @@ class Process:
         self.held = []  # callbacks that wait for it to go on, or for the end of the simulation
         self.tasks = []
         self.on_kill = []
+        self.leave = None  # asks it to end in good order
 
     def __repr__(self):
         return self.name
@@ -153,11 +154,11 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def waiting(self):
         """Say who waits, and where."""
-        lines = []
-        for task in asyncio.all_tasks(self):
-            frames = task.get_stack(limit=1)
-            place = f"{frames[0].f_code.co_qualname}:{frames[0].f_lineno}" if frames else "?"
-            lines.append(f"{task.get_name()} in {place}")
+        lines = [
+            f"{task.get_name()} in {place_of(task)}"
+            for task in asyncio.all_tasks(self)
+            if task.process is None or task.process.alive
+        ]
         return "all wait for ever: " + "; ".join(sorted(lines))
 
     def bury(self, processes, limit=500):
@@ -184,10 +185,22 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         """There are no sockets."""
 
 
+def place_of(task):
+    """Return the functions that a task is in, the innermost last."""
+    names, waits = [], task.get_coro()
+    while waits is not None and len(names) < 10:
+        code = getattr(waits, "cr_code", None) or getattr(waits, "ag_code", None)
+        if code is not None:
+            names.append(code.co_qualname)
+        waits = getattr(waits, "cr_await", None) or getattr(waits, "ag_await", None)
+    return " > ".join(names[-4:])
+
+
 class SimulatedTask(asyncio.Task):
     """A task with a place in the order of things."""
 
     def __init__(self, coroutine, *, loop, context):
+        self.process = PROCESS.get() if context is None else context.get(PROCESS)
         loop._number += 1
         self._hash = loop._number
         super().__init__(coroutine, loop=loop, context=context)
@@ -198,7 +211,6 @@ class SimulatedTask(asyncio.Task):
 
 def _make_task(loop, coroutine, context=None):
     task = SimulatedTask(coroutine, loop=loop, context=context)
-    process = PROCESS.get() if context is None else context.get(PROCESS)
-    if process is not None:
-        process.tasks.append(task)
+    if task.process is not None:
+        task.process.tasks.append(task)
     return task

@@ -6,6 +6,7 @@ import json
 from hashlib import sha256
 from random import Random
 
+from engine import crashpoint
 from engine.errors import BrokerError
 from engine.loop import Engine
 from engine.partitioner import Partitioner
@@ -65,6 +66,7 @@ class Simulation:
             producers=random.choice(("worker", "worker", "task")),
             standby_replicas=random.choice((0, 0, 1)),
             collect_after=0,
+            stall_ms=0,
             end_marks=True,
             inbox_records=random.choice((20, 20_000)),
             outbox_records=random.choice((30, 50_000)),
@@ -98,6 +100,7 @@ class Simulation:
         job.attempts.clear()
         job.slowness = self.slowness_s
         asyncio.set_event_loop(self.loop)
+        crashpoint._armed = self.faults
         try:
             try:
                 self.loop.run_until_complete(self._direct())
@@ -110,6 +113,7 @@ class Simulation:
             self.loop.bury([worker.process for worker in self.workers])
             asyncio.set_event_loop(None)
             self.loop.close()
+            crashpoint._armed = None
             gc.enable()
         return self.cluster.events
 
@@ -123,7 +127,8 @@ class Simulation:
         self._produce_users(0)
         for _ in range(random.randint(2, 3)):
             self._start()
-        events = draw_events(random, self.duration_s, SESSION_MS / 1000)
+        kinds = self.faults.weather.kinds
+        events = draw_events(random, kinds, self.duration_s, SESSION_MS / 1000)
         for event in events:
             loop.later(event.at_s, self._befall, event)
         feeding = asyncio.create_task(self._feed())
@@ -192,6 +197,7 @@ class Simulation:
         self.workers.append(worker)
         topology = job.app.topology()
         edges = simulated_edges(self.config, topology.parts, self.cluster, process, disk)
+        process.leave = lambda: self._leave(worker)
         process.kill_in = self.faults.callbacks_to_live()
         process.on_kill.append(lambda: self._ended(worker))
         self.cluster.say("start", process.name, disk.name)
@@ -260,11 +266,16 @@ class Simulation:
             case "freeze":
                 process.freeze_in = event.after
                 process.freeze_for = event.for_s
-            case "leave" if worker.engine is not None and len(live) > 1:
-                worker.leaving = True
-                worker.engine.stop()
-                if len(live) == 2:
-                    self._come_later(event.for_s / 3)
+            case "leave" if len(live) > 1:
+                self._leave(worker)
+
+    def _leave(self, worker):
+        """Ask a worker to end; another one comes if few are left."""
+        if worker.engine is not None and not worker.leaving:
+            worker.leaving = True
+            worker.engine.stop()
+            if len(self._live()) < 2:
+                self._come_later(self.faults.random.uniform(0.1, 3))
 
     # -- the end -----------------------------------------------------------------------------
 
@@ -348,6 +359,8 @@ class Simulation:
         if self.deaths:
             name, error = self.deaths[0]
             raise Violation("I9", f"{name} died of {error!r}") from error
+        if self.loop.errors:
+            raise Violation("I9", f"nobody looked at {self.loop.errors[0]}")
 
 
 def trace_text(events):

@@ -12,12 +12,14 @@ from tests.simulation.mutants import SEEDED, swapped
 
 ROOT = Path(__file__).parents[2]
 FAULTS = (
-    "kill", "kill at a point", "freeze", "join", "leave", "write slow",
+    "kill", "freeze", "join", "leave", "write slow",
+    "kill at a point", "freeze at a point", "leave at a point",
     "request slow", "request lost", "answer lost",
     "leader not there", "batch denied", "batch taken, not said so",
     "coordinator not there", "EndTxn done, not said so", "marker late",
     "move group", "group: on the move", "move transactions", "transactions: on the move",
-    "retention", "batch too large", "fetch refused",
+    "retention", "batch too large", "fetch refused", "disk full",
+    "store corrupt", "position gone",
 )  # fmt: skip
 OUTCOMES = (
     "commit", "abort", "transaction timed out", "generation", "session expired",

@@ -4,6 +4,8 @@ import copy
 import io
 import logging
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from engine.config import Config, make
 from engine.errors import ConfigError
 from engine.kafka.credentials import expiry_ms
 from engine.security import Redact, Secret, Security
+from tests.shell import environ, error_of, headrace
 
 CANARY = "canary-hunter2"
 SASL = {
@@ -176,3 +179,24 @@ def test_a_token_says_when_it_ends_if_it_is_a_jwt() -> None:
     assert expiry_ms("opaque") is None
     assert expiry_ms("a.b.c") is None
     assert expiry_ms("e30.e30.") is None
+
+
+def test_a_broker_of_our_own_is_reached_without_the_environments_security() -> None:
+    """A demo on a machine that is set up for the real cluster."""
+    done = subprocess.run(
+        [sys.executable, "-c",
+         ("from engine import config; config.connect_plainly();"
+         "print(config.make({'id': 'app'}).security.summary())")],
+        env=environ(HEADRACE_SECURITY_PROTOCOL="SASL_SSL", HEADRACE_SASL_USERNAME="alice"),
+        capture_output=True, text=True, check=True, timeout=30,
+    )  # fmt: skip
+    assert done.stdout.strip() == "PLAINTEXT"
+
+
+def test_the_campaigns_checker_does_not_connect_without_what_it_was_told_to_use() -> None:
+    """It has a client of its own, which knows no security: it says so."""
+    done = headrace(
+        "torture", "--broker", "127.0.0.1:1",
+        HEADRACE_SECURITY_PROTOCOL="SSL",
+    )  # fmt: skip
+    assert "speaks no SSL" in error_of(done)
