@@ -163,10 +163,16 @@ class KafkaSource:
             return self._drain(full)
 
     def _check_group(self) -> None:
-        """Raise what went wrong with the membership."""
+        """Raise what went wrong with the membership, once it is on its way to being mended.
+
+        A heartbeat that was refused has ended for good, and aiokafka would only tell of it again
+        and again: joining anew begins another one.
+        """
+        coordinator = self._consumer._coordinator
         try:
-            self._consumer._coordinator.check_errors()
+            coordinator.check_errors()
         except (GroupAuthorizationFailedError, TopicAuthorizationFailedError) as error:
+            coordinator.request_rejoin()
             raise AccessDenied(
                 f"no permission to be a member of group {self._config.id} ({error!r}): grant READ "
                 "on the group, and READ and DESCRIBE on its topics"
@@ -174,6 +180,7 @@ class KafkaSource:
         except KafkaError as error:
             if static.is_fenced(error):
                 raise ConfigError(static.fenced(self._config, self._instance)) from error
+            coordinator.request_rejoin()
             raise BrokerError(f"could not stay in the group: {error!r}") from error
 
     def wake(self) -> None:
