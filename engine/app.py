@@ -28,6 +28,7 @@ from engine.kafka import kafka_edges
 from engine.loop import Engine
 from engine.partitioner import Partitioner
 from engine.policy import OnError
+from engine.security import hidden
 from engine.table import SessionTable, Table, TableHandle
 from engine.topic import Topic, TopicConfig
 from engine.topology import Topology, build
@@ -104,6 +105,7 @@ class App(faust.App):
         known = {field.name for field in msgspec.structs.fields(configuration.Config)}
         settings = faustnames.translated(settings)
         self._settings = {name: settings.pop(name) for name in list(settings) if name in known}
+        self._settings["security"] = hidden(self._settings.get("security"))
         if broker is not None:
             self._settings["broker"] = faustnames.plain_broker(broker)
         self.declared_agents: list[Agent] = []

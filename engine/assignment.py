@@ -265,6 +265,7 @@ class Assignment:
             await task.close()
             return
         task.start(at)
+        task.was_at(self._begins[key])
         del self._coming[key]
         for tp, each in task.inbox.inputs.items():
             self._edges.source.seek(tp, each.received)

@@ -335,7 +335,9 @@ class Engine:
                 case AgentFailed() | StoreFailed():
                     await self._answer_failed()
                 case InputLost():  # making its task anew finds out what is lost
-                    for key in self.assignment.keys_of([error.tp]) & self.assignment.tasks.keys():
+                    task = self.assignment.task_of(error.tp)
+                    if task is not None:  # else it is of a position before the one it gets now
+                        key = self.assignment.key_of(task)
                         self.assignment.parking.wait(key, error)
                         await self.assignment.renew([key])
                 case RecordRefused(cut=TaskCut(task=task) as cut):

@@ -189,6 +189,17 @@ _SASL = ("sasl_mechanism", "sasl_username", "sasl_password", "sasl_password_file
 _TLS = ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_key_password", "ssl_key_password_file")
 
 
+def hidden(given: Any) -> Any:
+    """Return a block as the code gives it, with its secrets wrapped: it is kept until the start."""
+    if not isinstance(given, dict):
+        return given
+    secrets = {name for name, _ in _PAIRS}
+    return {
+        name: Secret(it) if name in secrets and isinstance(it, str) else it
+        for name, it in given.items()
+    }
+
+
 def make_security(given: Security | dict[str, Any] | None, environ: dict[str, str]) -> Security:
     """Return the block: what the code says, filled up from the environment's values.
 

@@ -57,8 +57,7 @@ END_MARK = "headrace.end-of-input"
 
 EVENT_BYTES = 600
 """What the columns and objects of an event take beside its bytes."""
-DECODED = 4
-"""An event takes so much more than its bytes: they are kept too."""
+DECODED = 4  # times its bytes, which are kept too
 
 
 class State(Enum):
@@ -426,6 +425,10 @@ class Task:
             if packed != self._committed.get(tp):
                 changed[tp] = packed
         return changed
+
+    def was_at(self, committed: Mapping[TP, Position | None]) -> None:
+        """Note what is committed, where it began somewhere else: behind a gap."""
+        self._committed = {tp: at for tp, at in committed.items() if at is not None}
 
     def is_at(self, committed: Mapping[TP, Position | None]) -> bool:
         """Say whether these positions are the ones that this task committed last."""

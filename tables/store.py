@@ -204,32 +204,48 @@ class RocksStore:
 
         A list and not an iterator: an iterator left open would hold the files open.
         """
+        try:
+            return self._scan(family, start, end, limit)
+        except Exception as error:
+            raise self._failure(error) from error
+
+    def _scan(
+        self, family: str, start: bytes, end: bytes | None, limit: int | None
+    ) -> list[tuple[bytes, bytes]]:
         db = self._families[family]
         options = rocksdict.ReadOptions()
         if end is not None:
             options.set_iterate_upper_bound(end)
-        try:
-            rows: list[tuple[bytes, bytes]] = list(
-                islice(db.items(from_key=start, read_opt=options), limit)
-            )
-            if limit is None or len(rows) < limit:  # is this the end, or a block it cannot read?
-                rest = db.iter(options)
-                rest.seek(rows[-1][0] + b"\0" if rows else start)
-                rest.status()
-        except Exception as error:
-            raise self._failure(error) from error
+        rows: list[tuple[bytes, bytes]] = list(
+            islice(db.items(from_key=start, read_opt=options), limit)
+        )
+        if limit is None or len(rows) < limit:  # is this the end, or a block it cannot read?
+            rest = db.iter(options)
+            rest.seek(rows[-1][0] + b"\0" if rows else start)
+            rest.status()
         return rows
 
     def _failure(self, error: Exception) -> Exception:
-        """Return our error for what RocksDB says (it raises plain Exceptions)."""
+        """Return our error for what RocksDB says (it raises plain Exceptions).
+
+        Without the frames that it came through: they hold RocksDB's handles, and somebody may keep
+        the error. The directory would stay locked after the store was closed.
+        """
         if type(error) is not Exception:
             return error
+        error.__traceback__ = None
         if _DISK.search(str(error)):
             return StoreFailed(self.path, str(error))
         return StoreCorrupted(self.path, str(error))
 
     def write(self, changes: Mapping[str, Iterable[Change]]) -> None:
         """Apply all changes of all families in one atomic WriteBatch."""
+        try:
+            self._write(changes)
+        except Exception as error:
+            raise self._failure(error) from error
+
+    def _write(self, changes: Mapping[str, Iterable[Change]]) -> None:
         batch = rocksdict.WriteBatch(raw_mode=True)
         put, delete = batch.put, batch.delete
         for family, rows in changes.items():
@@ -239,10 +255,7 @@ class RocksStore:
                     delete(key, handle)
                 else:
                     put(key, value, handle)
-        try:
-            self._db.write(batch)
-        except Exception as error:
-            raise self._failure(error) from error
+        self._db.write(batch)
 
     def clear(self) -> None:
         """Forget everything: close, delete the files, open anew."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -187,11 +188,22 @@ def _report(plan: Plan, outcome: Outcome, console: Console) -> None:
         ("table differences", verdict.table_differences, "rows of tables, stores and results"),
         ("recovery p50", _seconds(percentile(seconds, 0.5)), f"of {len(seconds)} partitions"),
         ("recovery p99", _seconds(percentile(seconds, 0.99)), "from the kill to its heir's commit"),
+        ("slowest", *_slowest(outcome)),
         ("seed", str(plan.seed), "repeats the faults"),
     ]
     console.print(table(("result", "figure", ""), rows, right="figure"))
     console.print(str(verdict), soft_wrap=True, markup=False)
     console.print(f"again: {_command(plan)}", soft_wrap=True, markup=False)
+
+
+def _slowest(outcome: Outcome) -> tuple[str, str]:
+    """Return the longest recovery, and where to look for it in the logs."""
+    if not outcome.recoveries:
+        return "-", ""
+    longest = max(outcome.recoveries, key=lambda recovery: recovery.seconds)
+    at = datetime.fromtimestamp(longest.kill.when_ms / 1000, UTC).strftime("%H:%M:%S UTC")
+    partition = f"{longest.place[0]}[{longest.place[1]}]"
+    return _seconds(longest.seconds), f"{partition}, killed at {at} (faults.log)"
 
 
 def _seconds(value: float | None) -> str:

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from engine.kafka.assignor import TaskAssignor
 
 POSITIONS_TIMEOUT_S = 60.0
+METADATA_MS = 15_000
+"""New partitions are noticed within so long; aiokafka's default is five minutes."""
 
 
 class _Listener(ConsumerRebalanceListener):
@@ -101,6 +103,7 @@ class KafkaSource:
             max_poll_interval_ms=300_000,
             max_partition_fetch_bytes=config.fetch_bytes,
             fetch_max_wait_ms=100,
+            metadata_max_age_ms=METADATA_MS,
             partition_assignment_strategy=(self._assignor,),
         )
         try:
@@ -160,10 +163,16 @@ class KafkaSource:
             return self._drain(full)
 
     def _check_group(self) -> None:
-        """Raise what went wrong with the membership."""
+        """Raise what went wrong with the membership, once it is on its way to being mended.
+
+        A heartbeat that was refused has ended for good, and aiokafka would only tell of it again
+        and again: joining anew begins another one.
+        """
+        coordinator = self._consumer._coordinator
         try:
-            self._consumer._coordinator.check_errors()
+            coordinator.check_errors()
         except (GroupAuthorizationFailedError, TopicAuthorizationFailedError) as error:
+            coordinator.request_rejoin()
             raise AccessDenied(
                 f"no permission to be a member of group {self._config.id} ({error!r}): grant READ "
                 "on the group, and READ and DESCRIBE on its topics"
@@ -171,6 +180,7 @@ class KafkaSource:
         except KafkaError as error:
             if static.is_fenced(error):
                 raise ConfigError(static.fenced(self._config, self._instance)) from error
+            coordinator.request_rejoin()
             raise BrokerError(f"could not stay in the group: {error!r}") from error
 
     def wake(self) -> None:

@@ -119,6 +119,7 @@ class Campaign:
         self._faults = 0
         self._sent = 0
         self._phase = "starting"
+        self._fed = asyncio.Event()
         self._verdict = Verdict()
 
     async def run(self) -> Outcome:
@@ -154,8 +155,13 @@ class Campaign:
         at_ms = self._clock.now_ms()
         await self._until(lambda: self._moved_since(at_ms), "to recover from the last fault")
         self._phase = "draining"
-        await asyncio.sleep(2 * TICK_S)  # the last events are on their way
-        await self._until(lambda: self._done() >= self._sent, "to work off its input")
+        await self._until(self._fed.is_set, "to be fed")
+        topic = self._job.topic("raw-events")
+        ends = await observer.ends(
+            self._bootstrap, [(topic, number) for number in range(self._plan.partitions)]
+        )
+        held = sum(end.high for end in ends.values())
+        await self._until(lambda: self._done() >= held, "to work off its input")
         self._phase = "stopping"
         wrong = await asyncio.to_thread(self._fleet.stop_all)
         self._verdict.add("I8", "workers that did not stop in good order", wrong)
@@ -173,6 +179,7 @@ class Campaign:
                 self._sent = due
                 await feed.send(batch)
                 await asyncio.sleep(TICK_S)
+        self._fed.set()
 
     # -- faults ------------------------------------------------------------------------------
 
@@ -293,9 +300,12 @@ class Campaign:
     async def _judge(self) -> Outcome:
         verdict = self._verdict
         verdict.merge(await audit.audit(self._bootstrap, self._job, self._fleet.homes))
-        if verdict.events != self._sent:
+        # More may be there: a broker forgets an idempotent producer whose records' timestamps are
+        # older than producer.id.expiration.ms (a day) when it is started again, and then takes a
+        # batch that is sent again for a new one. The input is judged as it is.
+        if verdict.events < self._sent:
             what = f"the input has {verdict.events:,} events, but {self._sent:,} were sent"
-            raise BrokerError(f"{what}: somebody else writes to it, or took some away")
+            raise BrokerError(f"{what}: the broker has lost what it had acknowledged")
         log = await audit.group_log(self._bootstrap, self._job.app)
         found = history.recoveries(log, self._kills, verdict)
         history.check_gauges(self._fleet.gauges, verdict)

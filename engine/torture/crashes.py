@@ -28,6 +28,7 @@ AT_ONCE = 3
 """Trials wait most of the time: for processes to start, for a session to run out."""
 LOOK_S = 0.25
 PATIENCE_S = 45.0
+TRICKLE, TRICKLE_S = 50, 0.06
 PASSES = {"revoke": 2}
 """How often a point is passed before it means something: a worker that joins gives nothing up."""
 SETTINGS: dict[str, str | int | bool] = {
@@ -123,7 +124,7 @@ class _Trial:
         child = armed.child
         assert child is not None
         await self._until(lambda: fleet.at_work(armed) or child.exit_code is not None)
-        await self._send("raw-events", second)
+        await self._trickle(second)
         if self._point == "revoke":
             fleet.add()  # a rebalance
         elif self._point == "shutdown":
@@ -147,6 +148,14 @@ class _Trial:
         verdict = await audit.audit(self._bootstrap, job, fleet.homes)
         verdict.add("I8", "workers that did not stop in good order", wrong)
         return Crash(self._point, code, said[-1] if said else "", verdict)
+
+    async def _trickle(self, events: Sequence[Keyed]) -> None:
+        """Send events little by little, so that many commits carry a few of every task's."""
+        topic = self._job.topic("raw-events")
+        async with observer.feeding(self._bootstrap, topic, PARTITIONS) as feed:
+            for at in range(0, len(events), TRICKLE):
+                await feed.send(events[at : at + TRICKLE])
+                await asyncio.sleep(TRICKLE_S)
 
     async def _send(self, topic: str, records: Sequence[Keyed]) -> None:
         await observer.produce(self._bootstrap, self._job.topic(topic), records, PARTITIONS)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,6 +83,7 @@ class Fleet:
         state = self._home / worker.name
         if state not in self.homes:
             self.homes.append(state)
+        self._note(f"start {worker.name}")
         log = self.log_path(worker)
         worker.said = log.stat().st_size if log.exists() else 0
         worker.child = Tether(
@@ -92,6 +94,13 @@ class Fleet:
                 **self._settings, state_dir=str(state), instance=worker.name, crash_at=crash_at
             ),
         )
+
+    def _note(self, what: str) -> None:
+        """Write down what is done to a worker, to be laid beside the workers' logs."""
+        seconds, ms = divmod(self._clock.now_ms(), 1000)
+        at = datetime.fromtimestamp(seconds, UTC).strftime("%H:%M:%S")
+        with (self._home / "faults.log").open("a") as log:
+            log.write(f"{at}.{ms:03} UTC {what}\n")
 
     def log_path(self, worker: Worker) -> Path:
         """Return where a worker's output goes."""
@@ -111,18 +120,21 @@ class Fleet:
         kill = Kill(self._clock.now_ms(), f"headrace-{self._app}-{worker.name}-consumer")
         worker.child.kill()
         worker.child = None
+        self._note(f"kill {worker.name}")
         return kill
 
     def freeze(self, worker: Worker, *, thaw: bool = False) -> None:
         """SIGSTOP a worker, or let it go on."""
         assert worker.child is not None
         os.kill(worker.child.pid, signal.SIGCONT if thaw else signal.SIGSTOP)
+        self._note(f"{'thaw' if thaw else 'freeze'} {worker.name}")
 
     def stop(self, worker: Worker) -> int | None:
         """Stop a worker in good order; return its exit status (None: there is none running)."""
         child, worker.child = worker.child, None
         if child is None:
             return None
+        self._note(f"stop {worker.name}")
         child.ask_to_stop()
         return _end_of(child)
 

@@ -1,17 +1,25 @@
 """A worker inside the test's own process: an app's engine on a real broker."""
 
 import asyncio
+import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from engine import App
+from engine.errors import BrokerError
 from engine.kafka.edges import _claimed
 from engine.loop import Engine
 from engine.record import TP
 
 PATIENCE_S = 60.0
+
+
+def now_ms() -> int:
+    """Return the time: retention deletes records with old timestamps, from 30 s on."""
+    return time.time_ns() // 1_000_000
 
 
 async def until(condition: Callable[[], Any], what: str) -> None:
@@ -33,7 +41,10 @@ class Inside:
 
     async def until(self, condition: Callable[[], Any], what: str) -> None:
         """Wait for a condition while the worker works."""
-        await until(lambda: self.work.done() or condition(), what)
+        try:
+            await until(lambda: self.work.done() or condition(), what)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; the worker: {self.engine.unready()!r}") from None
         if self.work.done() and not condition():
             await self.work
 
@@ -44,7 +55,8 @@ class Inside:
 
         async def look() -> None:
             while not self.work.done():
-                positions.update(await self.engine.edges.source.positions(list(tps)))
+                with contextlib.suppress(BrokerError):  # it is asked again
+                    positions.update(await self.engine.edges.source.positions(list(tps)))
                 await asyncio.sleep(0.1)
 
         await self.until(self.engine.ready.is_set, "the worker has no tasks")
@@ -78,6 +90,7 @@ async def worker(app: App, bootstrap: str, home: Path, **settings: Any) -> Async
     finally:
         engine.stop()
         await asyncio.wait([work])
-        _claimed.clear()  # the next worker of this process takes the same state directory
+        while _claimed:  # the next worker of this process takes the same state directory
+            _claimed.pop().close()
         if not work.cancelled():
             work.exception()

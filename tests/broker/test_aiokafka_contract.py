@@ -27,7 +27,7 @@ def test_the_version_is_the_pinned_one() -> None:
         (FetchResult, ["check_assignment", "has_more"]),
         (FetchError, ["check_raise"]),
         (GroupCoordinator, ["ensure_coordinator_known", "coordinator_dead", "check_errors",
-                            "fetch_committed_offsets", "_send_req"]),
+                            "fetch_committed_offsets", "_send_req", "request_rejoin"]),
         (SubscriptionState, ["fetch_context", "reassignment_in_progress"]),
         (TopicPartitionState, ["consumed_to", "seek", "pause"]),
         (AIOKafkaClient, ["bootstrap", "send", "ready", "coordinator_lookup", "_wait_on_metadata",

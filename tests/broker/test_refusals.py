@@ -13,6 +13,7 @@ from engine.devbroker import DevBroker, start_kafka
 from engine.torture import observer
 from tests.broker import inside
 from tests.broker.conftest import need_kafka
+from tests.broker.inside import now_ms
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
 
@@ -38,7 +39,7 @@ def job(name: str) -> App:
 
 
 async def wish(bootstrap: str, name: str, lengths: list[int]) -> None:
-    records = [(b"k", b"%d" % length, 1_700_000_000_000) for length in lengths]
+    records = [(b"k", b"%d" % length, now_ms()) for length in lengths]
     await observer.produce(bootstrap, f"{name}-in", records, 1)
 
 
@@ -123,7 +124,7 @@ async def test_a_permission_that_is_taken_away_is_waited_for(tmp_path: Path) -> 
             await worker.until(worker.parked, "nothing waits")
             assert "no permission on topic guarded-out" in worker.parked()[0]
             assert "TOPIC_AUTHORIZATION_FAILED" in worker.parked()[0]
-            await observer.produce(bootstrap, "others", [(b"k", b"7", 0)], 1)
+            await observer.produce(bootstrap, "others", [(b"k", b"7", now_ms())], 1)
             await worker.until_committed(others=1)
             await guard.allow("guarded-out")
             await worker.until_committed(**{"guarded-in": 5})

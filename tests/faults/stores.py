@@ -88,8 +88,11 @@ DAMAGES: tuple[Damage, ...] = (
     unit="damaged stores", ci=8, nightly=40, at_once=16, invariants=ALL, place=single,
 )  # fmt: skip
 def damaged_stores(site: Site, home: Path, rng: random.Random, dose: int) -> None:
-    """What is damaged is found out, wiped and rebuilt; no entry of it is ever served."""
-    with Trial(site, home, rng) as trial:
+    """What is damaged is found out, wiped and rebuilt; no entry of it is ever served.
+
+    A directory of something else is left alone: its task stops and says what to do.
+    """
+    with Trial(site, home / "trial", rng) as trial:
         trial.feed(3_000)
         trial.at_work("one")
         trial.drain()
@@ -102,8 +105,18 @@ def damaged_stores(site: Site, home: Path, rng: random.Random, dose: int) -> Non
             where = trial.fleet.home / "one" / trial.group / "worker-0"
             store = rng.choice(sorted(path for path in where.glob("*_*") if path.is_dir()))
             damage(store, rng)
+            heard = trial.listen("one")
             trial.start("one")
             trial.feed(1_000)
+            if damage is something_else:  # it may be somebody's: only a person may take it away
+                wait_until(
+                    lambda heard=heard: "is left as it is; move it away" in heard(),
+                    timeout_s=60,
+                    what="nobody speaks of the directory that is no store",
+                )
+                assert trial.fleet.stop("one") != 0, "it ended as if all was well"
+                store.rename(home / f"strange-{number}")
+                trial.start("one")
             trial.drain()
         trial.settle()
 

@@ -88,7 +88,7 @@ def test_every_client_of_ours_is_let_in(cluster: Cluster, way: str) -> None:
             async with Loader(settings) as loader:
                 await loader.load(topic, 1, [(b"k", b"v", 1000)])
             _, end = (await log.bounds([TP(topic, 0)]))[TP(topic, 0)]
-            return [v async for batch in log.read(TP(topic, 0), 0, end) for v in batch.values]
+            return [v async for batch in log.read({TP(topic, 0): (0, end)}) for v in batch.values]
         finally:
             await log.close()
             await admin.close()

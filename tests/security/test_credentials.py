@@ -64,6 +64,19 @@ async def test_a_tokens_file_is_read_each_time(tmp_path: Path) -> None:
         await source.token()
 
 
+async def test_a_token_that_has_ended_is_not_sent(tmp_path: Path) -> None:
+    """aiokafka would take no notice of the broker's refusal."""
+    path = tmp_path / "token"
+    path.write_text(jwt(-60))
+    source = tokens(sasl_oauth_token_file=path)
+    with pytest.raises(
+        TokenUnavailable, match=r"the OAUTHBEARER token expired \d+ s ago: renew it"
+    ):
+        await source.token()
+    path.write_text(jwt(60))
+    assert await source.token() == path.read_text()
+
+
 @pytest.mark.parametrize("bad", ["two words", "a\x01auth=Bearer b", "a\nb", "ä"])
 async def test_a_token_cannot_end_the_message_early(bad: str) -> None:
     """It goes into a message with fields of its own."""

@@ -210,6 +210,21 @@ def test_a_doctored_observation_is_named_by_its_invariant(
         assert found == figures, str(verdict)
 
 
+def test_an_input_that_is_there_twice_comes_out_twice(evidence: Evidence) -> None:
+    """A sender's retry is no fault of the job's; one output for the two of them is."""
+    raw, outputs = evidence.records("raw-events"), evidence.records("enriched-events")
+    for at in range(20):  # what neither windows nor letters have anything to say about
+        record = outputs[at]
+        [source] = [r for r in raw if r.value and record.value[7:25] in r.value[:40]]
+        raw.append(source._replace(offset=10**6 + at))
+    verdict = check(evidence)
+    assert verdict.lost == 20, str(verdict)
+    outputs += [record._replace(offset=10**6 + at) for at, record in enumerate(outputs[:20])]
+    again = check(evidence)
+    assert (again.lost, again.duplicated) == (0, 0), str(again)
+    assert "I3" not in again.broken, str(again)
+
+
 def test_partitions_may_be_judged_one_by_one(honest: Evidence) -> None:
     """The same records go through, and the parts add up."""
     whole = check(honest)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,9 @@ def test_a_short_campaign_finds_nothing(tmp_path: Path) -> None:
     assert "every invariant holds" in done.stderr
     assert "headrace torture --kills 2 --replicas 2 --rate 300" in done.stderr
     assert (tmp_path / "home" / "w1.log").exists()
+    noted = (tmp_path / "home" / "faults.log").read_text()
+    assert len(re.findall(r"UTC kill w\d", noted)) == 2
+    assert len(re.findall(r"UTC start w\d", noted)) == 4
 
 
 @pytest.mark.broker

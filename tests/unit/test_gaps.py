@@ -71,6 +71,16 @@ def test_a_worker_may_be_told_to_go_on_with_what_is_there(caplog):
     assert "numbers[0] goes on at offset 6, after 4" in caplog.text
 
 
+def test_a_gap_with_nothing_behind_it_is_passed_for_good():
+    """The position is committed, though no record came."""
+    with Driver(adding(), on_lost_input="continue") as driver:
+        overtaken(driver)
+        driver.broker.begins[IN] = len(driver.broker.logs[IN])
+        driver.restart()
+        assert driver.broker.committed[IN].offset == driver.broker.begins[IN]
+        assert out(driver) == [1, 2, 3, 4]
+
+
 def test_a_position_beyond_the_end_is_no_position():
     """The topic was created anew, with fewer records."""
     with Driver(adding()) as driver:

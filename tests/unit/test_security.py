@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from engine import App
 from engine.config import Config, make
 from engine.errors import ConfigError
 from engine.kafka.credentials import expiry_ms
@@ -49,6 +50,15 @@ def test_a_secret_shows_itself_to_nobody() -> None:
     with pytest.raises(TypeError, match="not copied"):
         copy.copy(secret)
     assert not hasattr(secret, "__dict__")
+
+
+def test_an_app_keeps_no_secret_in_the_open() -> None:
+    """Its settings wait in it until it starts."""
+    app = App("hidden", security=SASL)
+    assert CANARY not in repr(vars(app))
+    secret = app.settings().security.sasl_password
+    assert secret is not None
+    assert secret.reveal() == CANARY
 
 
 def test_a_secret_is_compared_as_a_whole() -> None:

@@ -3,6 +3,7 @@
 import inspect
 import itertools
 import os
+import resource
 import shutil
 import signal
 import stat
@@ -23,7 +24,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tables.errors import StateError, StoreCorrupted, StoreForeign, StoreLocked
+from tables.errors import StateError, StoreCorrupted, StoreFailed, StoreForeign, StoreLocked
 from tables.identity import identity
 from tables.memory import MemoryStore
 from tables.store import META, TIMERS, Memory, RocksStore, wipe
@@ -475,3 +476,21 @@ def test_a_full_disk_is_said_to_be_full_and_what_was_there_stays(tmp_path, memor
     store = RocksStore(path, FAMILIES, memory)
     assert store.get("one", b"k") == b"after"
     store.close()
+
+
+def test_a_store_that_failed_opens_again_while_its_error_is_kept(tmp_path, memory) -> None:
+    """An error that is kept must not keep the files open: a worker holds it until there is room."""
+    store = RocksStore(tmp_path / "s", ["t"], memory)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(StoreFailed) as kept:
+            for number in range(100):
+                store.write({"t": [(b"%d" % number, b"v" * 1_000)]})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    store.close()
+    again = RocksStore(tmp_path / "s", ["t"], memory)
+    assert again.get("t", b"0") == b"v" * 1_000
+    again.close()
+    assert "File too large" in str(kept.value)

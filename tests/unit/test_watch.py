@@ -20,8 +20,8 @@ async def test_a_stall_is_logged_once_with_its_stack_and_its_length(caplog):
         await asyncio.sleep(0.3)
     stacks = [r.getMessage() for r in caplog.records if "stands still" in r.getMessage()]
     lengths = [r.getMessage() for r in caplog.records if "stood still" in r.getMessage()]
-    assert any("in hold_up\n    time.sleep(seconds)" in stack for stack in stacks)
-    assert len(stacks) == len(lengths) == metrics.totals["stalls"]
+    assert sum("in hold_up\n    time.sleep(seconds)" in stack for stack in stacks) == 1
+    assert len(lengths) == metrics.totals["stalls"]  # a busy machine may add some of its own
     longest = max(float(text.split()[-2]) for text in lengths)
     assert longest >= 900
     assert b'headrace_loop_lag_seconds_bucket{le="0.5"}' in metrics.text()
