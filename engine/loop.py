@@ -334,12 +334,12 @@ class Engine:
             match error:
                 case AgentFailed() | StoreFailed():
                     await self._answer_failed()
-                case InputLost():  # making its task anew finds out what is lost
+                case InputLost():  # making its task anew, after the pause, finds out what is lost
                     task = self.assignment.task_of(error.tp)
                     if task is not None:  # else it is of a position before the one it gets now
                         key = self.assignment.key_of(task)
                         self.assignment.parking.wait(key, error)
-                        await self.assignment.renew([key])
+                        await self.assignment.drop([key])
                 case RecordRefused(cut=TaskCut(task=task) as cut):
                     self.metrics.commit_failed("record refused")
                     self._rule(task, self.assignment.verdicts.on_refusal(cut, error), error)
