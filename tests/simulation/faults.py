@@ -44,7 +44,7 @@ class Weather(NamedTuple):
         kill_after: a worker dies after some so many callbacks: at any await. 0: never.
         point, point_rate, deed: where something is often done to workers, how often, and what:
             kill, freeze, leave.
-        cursed_lost, cursed_slow: a kind of request that is often lost, or slow, and how often slow.
+        cursed_lost, cursed_slow: a kind of request that is often lost, or slow; and how often.
         kinds: what is done to workers and to the cluster.
     """
 
@@ -186,7 +186,7 @@ class Faults:
                 request_s += slow
             else:
                 answer_s += slow
-        if weather.cursed_lost == what and random.random() < 0.15:
+        if weather.cursed_lost == what and random.random() < weather.cursed_rate / 2:
             lost = random.choice(("request", "answer"))
         else:
             chance = random.random()
