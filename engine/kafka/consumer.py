@@ -198,11 +198,12 @@ class KafkaSource:
         batches: list[Batch] = []
         for key in list(fetcher._records):
             tp = TP(key.topic, key.partition)
-            if tp in full:
-                continue
+            failed = type(fetcher._records[key]) is not FetchResult
+            if tp in full or (failed and batches):
+                continue  # it is raised by the next poll: what is drained must reach its tasks
             fetched = fetcher._records.pop(key)
             fetcher._notify(fetcher._wait_consume_future)
-            if type(fetched) is not FetchResult:
+            if failed:
                 self._raise(tp, fetched)
             elif fetched.check_assignment(key) and fetched.has_more():
                 batch = read_columns(tp, fetched._partition_records)

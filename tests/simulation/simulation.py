@@ -244,14 +244,15 @@ class Simulation:
 
     def _befall(self, event):
         """Do what the seed says."""
-        self.faults.fired[event.what] += 1
+        if event.what != "retention":
+            self.faults.fired[event.what] += 1
         match event.what:
             case "move group":
                 self.cluster.group.move(event.for_s / 4)
             case "move transactions":
                 self.cluster.move(event.for_s / 4)
             case "retention":
-                self.cluster.retain()
+                self._retain()
             case _:
                 self._befall_worker(event)
 
@@ -273,8 +274,14 @@ class Simulation:
             case "freeze":
                 process.freeze_in = event.after
                 process.freeze_for = event.for_s
+                if self.faults.random.random() < 0.5:  # what it was about to read is gone then
+                    self.loop.later(event.for_s * 0.98, self._retain)
             case "leave" if len(live) > 1:
                 self._leave(worker)
+
+    def _retain(self):
+        self.faults.fired["retention"] += 1
+        self.cluster.retain()
 
     def _leave(self, worker):
         """Ask a worker to end; another one comes if few are left."""
