@@ -267,7 +267,9 @@ class Campaign:
         for worker in self._fleet.ended() if self._phase != "stopping" else ():
             assert worker.child is not None
             where = f"{worker.name} (exit status {worker.child.exit_code})"
-            self._verdict.add("I8", "workers that ended by themselves", [where])
+            # started while the broker was away, a worker ends and says so
+            if "broker" not in self._plan.faults or b"is at work" in self._fleet.log_of(worker):
+                self._verdict.add("I8", "workers that ended by themselves", [where])
             self._fleet.start(worker)
         self._fleet.measure()
         self._show(

@@ -349,7 +349,8 @@ def grown(site: Site, home: Path, rng: random.Random, dose: int) -> None:
             trial.start("one")
             worker = trial.fleet.workers.pop("one")
             assert worker.wait(60) != 0, "it ended as if all was well"
-            assert f"partitions but its task's inputs have {PARTITIONS + 2}" in heard(), heard()
+            assert "need the same number of partitions" in heard(), heard()
+            assert f"{trial.input} has {PARTITIONS + 2}" in heard(), heard()
             assert trial.done() == before
 
 
