@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 quiet.silence()
 
 REQUEST_TIMEOUT_MS = 30_000
+METADATA_MS = 15_000
+"""New partitions are noticed within so long; aiokafka's default is five minutes."""
 CONNECT_S = 10.0
 """What accepts connections and says nothing is no broker."""
 
@@ -118,6 +120,7 @@ def options(config: Config, role: str) -> dict[str, Any]:
         "client_id": f"headrace-{name}-{role}",
         "request_timeout_ms": REQUEST_TIMEOUT_MS,
         "retry_backoff_ms": 50,
+        "metadata_max_age_ms": METADATA_MS,
         "security_protocol": security.security_protocol,
     }
     if security.encrypted:

@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from engine.kafka.assignor import TaskAssignor
 
 POSITIONS_TIMEOUT_S = 60.0
-METADATA_MS = 15_000
-"""New partitions are noticed within so long; aiokafka's default is five minutes."""
 
 
 class _Listener(ConsumerRebalanceListener):
@@ -103,7 +101,6 @@ class KafkaSource:
             max_poll_interval_ms=300_000,
             max_partition_fetch_bytes=config.fetch_bytes,
             fetch_max_wait_ms=100,
-            metadata_max_age_ms=METADATA_MS,
             partition_assignment_strategy=(self._assignor,),
         )
         try:
