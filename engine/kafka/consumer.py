@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 from aiokafka import ConsumerRebalanceListener, TopicPartition
@@ -29,7 +30,7 @@ from engine.edges import Assigned, Position
 from engine.errors import AccessDenied, BrokerError, ConfigError, InputLost
 from engine.kafka import protocol, static
 from engine.kafka.client import back_off, make_consumer, release, unreachable
-from engine.kafka.producer import Membership
+from engine.kafka.producer import KafkaOutlet, Membership, unsigned
 from engine.kafka.records import read_columns
 from engine.record import TP, Batch
 
@@ -39,7 +40,11 @@ if TYPE_CHECKING:
     from engine.config import Config
     from engine.kafka.assignor import TaskAssignor
 
+log = logging.getLogger(__name__)
+
 POSITIONS_TIMEOUT_S = 60.0
+PATIENT_S = 1.5
+"""A commit of a worker that lives has landed by then."""
 
 
 class _Listener(ConsumerRebalanceListener):
@@ -69,6 +74,7 @@ class KafkaSource:
         self._config = config
         self._instance = instance
         self._assignor = assignor
+        self._fenced_s = -static.TWICE_S
         self._waiter: asyncio.Future[Any] | None = None
         self._awake = False
         self._consumer: Any = None
@@ -176,7 +182,13 @@ class KafkaSource:
             ) from error
         except KafkaError as error:
             if static.is_fenced(error):
-                raise ConfigError(static.fenced(self._config, self._instance)) from error
+                now = asyncio.get_running_loop().time()
+                if now - self._fenced_s < static.TWICE_S:
+                    raise ConfigError(static.fenced(self._config, self._instance)) from error
+                self._fenced_s = now
+                log.warning("the group has another member under our name; joining it anew")
+                coordinator.reset_generation()
+                return
             coordinator.request_rejoin()
             raise BrokerError(f"could not stay in the group: {error!r}") from error
 
@@ -256,7 +268,36 @@ class KafkaSource:
             raise BrokerError(f"could not read the committed positions: {error!r}") from error
 
     async def _stable_positions(self, tps: Collection[TP]) -> dict[TP, Position | None]:
-        """Ask with OffsetFetch v7 until no transaction on the partitions is open."""
+        """Ask with OffsetFetch v7 until no transaction on the partitions is open.
+
+        One that stays open is a dead worker's, most likely. The broker would end it when its time
+        is up; whoever takes the dead worker's place ends it at once, and knows whose it is from
+        the offset before.
+        """
+        coordinator = self._consumer._coordinator
+        loop = asyncio.get_running_loop()
+        patient_until = loop.time() + PATIENT_S
+        attempt = 0
+        while True:
+            found, codes = await self._fetch_offsets(tps, stable=True)
+            every = set(codes.values()) - {protocol.NONE}
+            if not every:
+                return {tp: at for tp, (_, at) in found.items()}
+            if every & protocol.COORDINATOR_MOVED:
+                coordinator.coordinator_dead()
+            if every - protocol.TRY_COORDINATOR_AGAIN - {protocol.UNSTABLE_OFFSET_COMMIT}:
+                raise BrokerError(f"could not read the committed positions: Kafka errors {every}")
+            unstable = [tp for tp in tps if codes.get(tp) == protocol.UNSTABLE_OFFSET_COMMIT]
+            if unstable and loop.time() > patient_until:
+                patient_until = loop.time() + 4 * PATIENT_S
+                await self._end_transactions(unstable)
+            await back_off(attempt, first_s=0.01)
+            attempt += 1
+
+    async def _fetch_offsets(
+        self, tps: Collection[TP], *, stable: bool
+    ) -> tuple[dict[TP, tuple[str, Position | None]], dict[TP | None, int]]:
+        """Return what is committed, by whom, and the answer's error codes (None: of the whole)."""
         coordinator = self._consumer._coordinator
         topics: dict[str, list[int]] = {}
         for tp in tps:
@@ -264,30 +305,35 @@ class KafkaSource:
         asked: list[tuple[str, list[int], dict[int, bytes]]] = [
             (topic, partitions, {}) for topic, partitions in topics.items()
         ]
-        attempt = 0
-        while True:
-            await coordinator.ensure_coordinator_known()
-            answer = await self._consumer._client.send(
-                coordinator.coordinator_id,
-                protocol.OffsetFetch(self._config.id, asked, True),  # noqa: FBT003
-                group=ConnectionGroup.COORDINATION,
-            )
-            found: dict[TP, Position | None] = {}
-            codes = {answer.error_code}
-            for topic, partitions, _ in answer.topics:
-                for partition, offset, _, metadata, code, _ in partitions:
-                    codes.add(code)
-                    at = None if offset < 0 else Position(offset, metadata or "")
-                    found[TP(topic, partition)] = at
-            codes.discard(protocol.NONE)
-            if not codes:
-                return found
-            if codes & protocol.COORDINATOR_MOVED:
-                coordinator.coordinator_dead()
-            if codes - protocol.TRY_COORDINATOR_AGAIN - {protocol.UNSTABLE_OFFSET_COMMIT}:
-                raise BrokerError(f"could not read the committed positions: Kafka errors {codes}")
-            await back_off(attempt, first_s=0.01)
-            attempt += 1
+        await coordinator.ensure_coordinator_known()
+        answer = await self._consumer._client.send(
+            coordinator.coordinator_id,
+            protocol.OffsetFetch(self._config.id, asked, stable),
+            group=ConnectionGroup.COORDINATION,
+        )
+        found: dict[TP, tuple[str, Position | None]] = {}
+        codes: dict[TP | None, int] = {None: answer.error_code}
+        for topic, partitions, _ in answer.topics:
+            for partition, offset, _, metadata, code, _ in partitions:
+                tp = TP(topic, partition)
+                writer, notes = unsigned(metadata or "")
+                codes[tp] = code
+                found[tp] = writer, None if offset < 0 else Position(offset, notes)
+        return found, codes
+
+    async def _end_transactions(self, tps: Collection[TP]) -> None:
+        """End what is open on partitions: it is the transaction of who committed there last."""
+        found, _ = await self._fetch_offsets(tps, stable=False)
+        ours = f"{self._config.id}-{self._instance}"
+        for writer in sorted({writer for writer, _ in found.values()} - {"", ours}):
+            log.info("ending the transaction that %s has left open", writer)
+            outlet = KafkaOutlet(self._config, writer)
+            try:
+                await outlet.open()
+            except (BrokerError, AccessDenied) as error:
+                log.warning("could not end the transaction of %s: %s", writer, error)
+            finally:
+                await outlet.close()
 
     async def _plain_positions(self, tps: Collection[TP]) -> dict[TP, Position | None]:
         committed = await self._consumer._coordinator.fetch_committed_offsets(

@@ -214,7 +214,7 @@ class KafkaOutlet(Connected):
 
     async def _commit_offsets(self, transaction: Transaction) -> None:
         member: Membership = transaction.membership
-        topics = _by_topic(transaction.positions)
+        topics = _by_topic(transaction.positions, self._id)
         await self._ask(
             _GROUP,
             lambda: protocol.TxnOffsetCommit(
@@ -283,10 +283,22 @@ class KafkaOutlet(Connected):
         return node
 
 
+def signed(writer: str, metadata: str) -> str:
+    """Return an offset's metadata with the transactional id of who commits it."""
+    return f"{writer}|{metadata}"
+
+
+def unsigned(metadata: str) -> tuple[str, str]:
+    """Return who committed an offset ("": it does not say), and its metadata."""
+    writer, bar, rest = metadata.partition("|")
+    return (writer, rest) if bar and not metadata.startswith("{") else ("", metadata)
+
+
 def _by_topic(
-    positions: Any,
+    positions: Any, writer: str
 ) -> list[tuple[str, list[tuple[int, int, int, str, dict[int, bytes]]], dict[int, bytes]]]:
     topics: dict[str, list[tuple[int, int, int, str, dict[int, bytes]]]] = defaultdict(list)
     for tp, at in positions.items():
-        topics[tp.topic].append((tp.partition, at.offset, -1, at.metadata, {}))
+        metadata = signed(writer, at.metadata)
+        topics[tp.topic].append((tp.partition, at.offset, -1, metadata, {}))
     return [(topic, partitions, {}) for topic, partitions in topics.items()]

@@ -3,7 +3,7 @@
 A worker joins with a name of its own (its instance id). One that was killed and comes back under
 the same name gets its tasks back at once, without a rebalance and without waiting for the session
 timeout. aiokafka sends the name when it joins and not with its heartbeats, so that two workers of
-one name would throw each other out for ever; here the older one is told, and stops.
+one name would throw each other out for ever; here one that is thrown out twice stops.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from engine.config import Config
 
 log = logging.getLogger(__name__)
+
+TWICE_S = 60.0
+"""Being thrown out by name happens to a single worker too (a coordinator that moves in a rebalance
+forgets who came back); twice within so long, there are two of one name."""
 
 
 class FencedInstanceIdError(errors.BrokerResponseError):

@@ -92,18 +92,38 @@ async def test_a_worker_that_comes_back_has_its_tasks_again_without_a_rebalance(
         await member.source.close()
 
 
-async def test_the_older_of_two_workers_of_one_name_stops_and_says_why(kafka: DevBroker) -> None:
+async def test_of_two_workers_of_one_name_one_stops_and_says_why(kafka: DevBroker) -> None:
+    """Thrown out once, either joins anew; thrown out twice, it stops."""
     config = await group_of(kafka)
     one, two = await pair(config)
     twin = Member(config, "two")
     await twin.join()
     await twin.until(lambda: twin.tasks() == 2)
+    twins = {member: asyncio.create_task(member.until(lambda: False, 60)) for member in (two, twin)}
+    [stopped], [going] = await asyncio.wait(twins.values(), return_when="FIRST_COMPLETED")
     with pytest.raises(ConfigError, match=r"'two'.*Give each worker a name of its own"):
-        await two.until(lambda: False)
+        await stopped
+    going.cancel()
+    stays = next(member for member, task in twins.items() if task is going)
     began = time.monotonic()
-    await asyncio.gather(*(m.until(lambda: time.monotonic() - began > 5) for m in (one, twin)))
-    assert len(twin.given) == 1, "the newer one stays"
-    for member in (one, twin, two):
+    await asyncio.gather(*(m.until(lambda: time.monotonic() - began > 5) for m in (one, stays)))
+    assert stays.tasks() == 2
+    for member in (one, two, twin):
+        await member.source.close()
+
+
+async def test_a_worker_that_is_thrown_out_once_comes_back(kafka: DevBroker) -> None:
+    """Its twin is gone at once: nobody has to do anything."""
+    config = await group_of(kafka)
+    one, two = await pair(config)
+    twin = Member(config, "two")
+    await twin.join()
+    await twin.until(lambda: twin.tasks() == 2)
+    await twin.die()
+    before = len(two.given)
+    await two.until(lambda: len(two.given) > before)
+    assert two.tasks() == 2
+    for member in (one, two):
         await member.source.close()
 
 

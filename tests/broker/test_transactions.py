@@ -5,13 +5,16 @@ import os
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
+import msgspec
 import pytest
+from aiokafka.protocol.transaction import EndTxnRequest
 
 from engine.config import Config, make
 from engine.devbroker import DevBroker
 from engine.edges import Assigned, Position, Transaction
-from engine.errors import CommitRefused, RecordRefused
+from engine.errors import CommitRefused, CommitUnknown, RecordRefused
 from engine.kafka.assignor import Group, assignor_for
 from engine.kafka.consumer import KafkaSource
 from engine.kafka.log import KafkaLog
@@ -216,3 +219,34 @@ async def test_the_log_reads_committed_records_only_and_passes_over_the_rest(
             got += batch.values
         assert got == [b"a", b"b"]
         await log.close()
+
+
+async def test_an_heir_ends_what_a_dead_worker_left_open(kafka: DevBroker) -> None:
+    """It need not wait until the transaction's time is up: here that would be a minute."""
+    async with members(kafka, 1) as (config, topic, (one,)):
+        tp = TP(topic, 0)
+        slow = msgspec.structs.replace(config, transaction_timeout_ms=60_000)
+        dead = KafkaOutlet(slow, f"{config.id}-dead")
+        await dead.open()
+        member = one.source.membership()
+        first = Transaction(rows(config.id, b"first"), {tp: Position(1, "{}")}, member)
+        await dead.commit(first)
+
+        async def die(*_: object) -> None:
+            raise OSError("the process died here")
+
+        send = dead._client.send
+
+        async def send_all_but_the_end(node: int, request: Any, **more: Any) -> Any:
+            if isinstance(request, EndTxnRequest):
+                await die()
+            return await send(node, request, **more)
+
+        dead._client.send = send_all_but_the_end
+        lost = Transaction(rows(config.id, b"lost"), {tp: Position(2, "{}")}, member)
+        with pytest.raises(CommitUnknown):
+            await dead.commit(lost)
+        began = asyncio.get_running_loop().time()
+        assert await one.source.positions([tp]) == {tp: Position(1, "{}")}
+        assert asyncio.get_running_loop().time() - began < 20
+        assert await out(kafka, config.id) == [b"first"]
