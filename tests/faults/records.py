@@ -71,8 +71,12 @@ def poisoned(trial: Trial, rng: random.Random, count: int) -> Iterator[Event]:
         for event in trial.take(49):
             yield event if rng.random() < 0.9 else (*event[:3], headers(rng))
         user, time = f"user_{rng.randrange(2_000)}", event[2]
-        values = list(hostile(number, user, time).values())
-        yield user.encode(), values[number % len(values)], time, headers(rng) if number % 3 else []
+        bad = list(hostile(number, user, time).items())
+        name, value = bad[number % len(bad)]
+        key = (
+            f"{user}\n" if name == "a pattern's newline" else user
+        )  # it is sound: keyed by its user
+        yield key.encode(), value, time, headers(rng) if number % 3 else []
 
 
 @catalogue.row(
