@@ -139,6 +139,9 @@ def test_a_producer_a_task_loses_and_doubles_nothing_either(
         time.sleep(4.0)
         fleet.workers["one"].send_signal(signal.SIGCONT)
         fleet.start("two")
+        wait_until(
+            lambda: fleet.log("two").count("new tasks") > 1, timeout_s=60, what="two has no tasks"
+        )
         trial.settle()
 
 
