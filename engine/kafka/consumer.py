@@ -75,6 +75,7 @@ class KafkaSource:
         self._instance = instance
         self._assignor = assignor
         self._fenced_s = -static.TWICE_S
+        self._active: frozenset[TP] = frozenset()
         self._waiter: asyncio.Future[Any] | None = None
         self._awake = False
         self._consumer: Any = None
@@ -125,7 +126,7 @@ class KafkaSource:
             self._consumer.seek(tp, 0)
         if assigned:
             self._consumer.pause(*assigned)
-        active = frozenset(TP(tp.topic, tp.partition) for tp in assigned)
+        active = self._active = frozenset(TP(tp.topic, tp.partition) for tp in assigned)
         standby = frozenset(TP(*tp) for tp in self._assignor.standbys())
         self._assigned(Assigned(active, standby, self.membership()))
         self.wake()
@@ -287,7 +288,9 @@ class KafkaSource:
                 coordinator.coordinator_dead()
             if every - protocol.TRY_COORDINATOR_AGAIN - {protocol.UNSTABLE_OFFSET_COMMIT}:
                 raise BrokerError(f"could not read the committed positions: Kafka errors {every}")
-            unstable = [tp for tp in tps if codes.get(tp) == protocol.UNSTABLE_OFFSET_COMMIT]
+            heirs = self._config.producers == "worker"  # a task's own producer has done it
+            ours = self._active.intersection(tps) if heirs else ()  # a standby is no heir
+            unstable = [tp for tp in ours if codes.get(tp) == protocol.UNSTABLE_OFFSET_COMMIT]
             if unstable and loop.time() > patient_until:
                 patient_until = loop.time() + 4 * PATIENT_S
                 await self._end_transactions(unstable)
@@ -327,13 +330,16 @@ class KafkaSource:
         ours = f"{self._config.id}-{self._instance}"
         for writer in sorted({writer for writer, _ in found.values()} - {"", ours}):
             log.info("ending the transaction that %s has left open", writer)
-            outlet = KafkaOutlet(self._config, writer)
+            outlet = self._outlet_of(writer)
             try:
                 await outlet.open()
             except (BrokerError, AccessDenied) as error:
                 log.warning("could not end the transaction of %s: %s", writer, error)
             finally:
                 await outlet.close()
+
+    def _outlet_of(self, writer: str) -> KafkaOutlet:
+        return KafkaOutlet(self._config, writer)
 
     async def _plain_positions(self, tps: Collection[TP]) -> dict[TP, Position | None]:
         committed = await self._consumer._coordinator.fetch_committed_offsets(

@@ -218,7 +218,8 @@ def table_spans(run, number):
         if tp in {users, run.tp("clicks", number)}:
             before, _ = spans.setdefault(claim.transaction, (at, at))
             if tp == users:
-                notes = loads(position.metadata) if position.metadata else {}
+                metadata = position.metadata.partition("|")[2]  # behind the writer's name
+                notes = loads(metadata) if metadata else {}
                 at = notes.get("ahead", {}).get("!table", position.offset)
             spans[claim.transaction] = before, at
     return spans

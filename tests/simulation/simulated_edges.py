@@ -233,6 +233,10 @@ class SimulatedSource(KafkaSource):
         self._rejoin.set()
         self._routine = asyncio.get_running_loop().create_task(self._coordinate(), name="group")
 
+    def _outlet_of(self, writer):
+        clock = SimulatedClock(self._cluster.loop)
+        return SimulatedOutlet(self._config, writer, clock, self._cluster, self._process)
+
     @property
     def started(self):
         """Whether the group was joined."""
