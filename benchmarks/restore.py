@@ -90,7 +90,7 @@ async def run(broker: str, home: Path, entries: int, rounds: int) -> dict[str, l
         for number in range(rounds):
             task.store.clear()
             began, cpu = time.perf_counter(), time.process_time()
-            restored = await recovery.restore([task], {}, edges.log, Metrics())
+            restored = await recovery.restore([task], {}, edges, Metrics())
             took = time.perf_counter() - began
             assert restored == entries == len(task.store.scan(table.name)), "entries are missing"
             rates.setdefault(kind, []).append(entries / took)
