@@ -30,7 +30,7 @@ from engine.edges import Assigned, Position
 from engine.errors import AccessDenied, BrokerError, ConfigError, InputLost
 from engine.kafka import protocol, static
 from engine.kafka.client import back_off, make_consumer, release, unreachable
-from engine.kafka.producer import KafkaOutlet, Membership, unsigned
+from engine.kafka.producer import KafkaOutlet, Membership, transactional_id, unsigned
 from engine.kafka.records import read_columns
 from engine.record import TP, Batch
 
@@ -327,7 +327,7 @@ class KafkaSource:
     async def _end_transactions(self, tps: Collection[TP]) -> None:
         """End what is open on partitions: it is the transaction of who committed there last."""
         found, _ = await self._fetch_offsets(tps, stable=False)
-        ours = f"{self._config.id}-{self._instance}"
+        ours = transactional_id(self._config, self._instance)
         for writer in sorted({writer for writer, _ in found.values()} - {"", ours}):
             log.info("ending the transaction that %s has left open", writer)
             outlet = self._outlet_of(writer)

@@ -18,7 +18,7 @@ from engine.kafka.consumer import KafkaSource
 from engine.kafka.log import KafkaLog
 from engine.kafka.pertask import TaskOutlets
 from engine.kafka.plain import PlainOutlet
-from engine.kafka.producer import KafkaOutlet
+from engine.kafka.producer import KafkaOutlet, transactional_id
 from tables.errors import StoreCorrupted
 from tables.identity import identity
 from tables.store import Memory, RocksStore, wipe
@@ -74,7 +74,7 @@ def _outlet(config: Config, source: KafkaSource, instance: str, clock: Clock) ->
         return PlainOutlet(config, source.commit_plain, clock)
     if config.producers == "task":
         return TaskOutlets(config, clock)
-    return KafkaOutlet(config, f"{config.id}-{instance}", clock)
+    return KafkaOutlet(config, transactional_id(config, instance), clock)
 
 
 def kept_in(home: Path, parts: Sequence[SubTopology]) -> list[TaskId]:

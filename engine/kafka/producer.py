@@ -283,6 +283,11 @@ class KafkaOutlet(Connected):
         return node
 
 
+def transactional_id(config: Config, instance: str) -> str:
+    """Return the transactional id of the worker of that name."""
+    return f"{config.id}-{instance}"
+
+
 def signed(writer: str, metadata: str) -> str:
     """Return an offset's metadata with the transactional id of who commits it."""
     return f"{writer}|{metadata}"

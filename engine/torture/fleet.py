@@ -174,7 +174,7 @@ class Fleet:
                 resident = int((proc / "statm").read_text().split()[1]) * _PAGE
                 files = sum(1 for _ in (proc / "fd").iterdir())
             except OSError:
-                continue
+                continue  # it has ended meanwhile: that is what happens here, and is said elsewhere
             gauge = Gauge(self._clock.elapsed_ms() / 1000, resident, files)
             self.gauges.setdefault(f"{worker.name} (pid {child.pid})", []).append(gauge)
 
