@@ -50,8 +50,9 @@ class Fleet:
         worker.wait()
 
     def stop(self, name: str, *, timeout_s: float = 20.0) -> int:
-        """SIGTERM; return the exit code."""
+        """SIGTERM, once the worker listens for it; return the exit code."""
         worker = self.workers.pop(name)
+        wait_until(lambda: _listens(worker), timeout_s=timeout_s, what=f"{name} does not start")
         worker.send_signal(signal.SIGTERM)
         return worker.wait(timeout_s)
 
@@ -63,6 +64,15 @@ class Fleet:
         """Fail if a worker that should run does not."""
         for name, worker in self.workers.items():
             assert worker.poll() is None, f"{name} ended:\n{self.log(name)[-3000:]}"
+
+
+def _listens(worker: "subprocess.Popen[bytes]") -> bool:
+    """Say whether a process catches SIGTERM or has ended: a Python that only starts dies of it."""
+    if worker.poll() is not None:
+        return True
+    status = Path(f"/proc/{worker.pid}/status").read_text()
+    caught = int(status.partition("SigCgt:")[2].split(None, 1)[0], 16)
+    return bool(caught >> (signal.SIGTERM - 1) & 1)
 
 
 def wait_until(condition, *, timeout_s: float, what: str, every_s: float = 0.2) -> float:

@@ -143,7 +143,8 @@ class Trial:
     def stop_all(self) -> None:
         """Stop all workers in good order."""
         for name in list(self.fleet.workers):
-            assert self.fleet.stop(name) == 0, self.fleet.log(name)[-3000:]
+            code = self.fleet.stop(name)
+            assert code == 0, f"{name} ended with {code}:\n{self.fleet.log(name)[-3000:]}"
 
     # -- input -------------------------------------------------------------------------------
 
