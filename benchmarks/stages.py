@@ -13,7 +13,7 @@ import argparse
 import asyncio
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -68,7 +68,7 @@ class Bench:
             [part.data for part in encode_batches(rows[at : at + FETCHED], CODECS["zstd"])]
             for at in range(0, len(rows), FETCHED)
         ]
-        self.batches = [batch for fetch in self.fetches for batch in columns(fetch)]
+        self.batches = list(placed(batch for fetch in self.fetches for batch in columns(fetch)))
         self._home = home
         self._tasks = 0
 
@@ -110,23 +110,34 @@ class Bench:
         spent = dict.fromkeys(("agents", "cut", "encode batches", "store"), 0.0)
         await asyncio.sleep(0)  # the agents go to their loops
         commit(task, {})
-        since = 0
+        since = handed = 0
         for batch in self.batches:
             run, _ = RAW_EVENTS.decode(batch)
             task.inbox.inputs[HOME].add(Piece(run, []))
             left = True
             while left:
                 began = time.process_time()
-                since += task.advance(SHARE)
+                share = task.advance(SHARE)
                 await asyncio.sleep(0)
                 spent["agents"] += time.process_time() - began
+                since, handed = since + share, handed + share
                 left = not task.idle()
                 if since >= BETWEEN_CUTS and task.at_boundary():
                     commit(task, spent)
                     since = 0
         commit(task, spent)
+        assert handed >= self.events * 0.98, f"{handed} of {self.events} events were worked on"
         await task.close()
         return spent
+
+
+def placed(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Give the batches the offsets of one partition: as encoded, each begins at 0."""
+    start = 0
+    for batch in batches:
+        batch.offsets = list(range(start, start + len(batch)))
+        batch.next_offset = start = start + len(batch)
+        yield batch
 
 
 def columns(fetch: list[bytes]) -> Iterator[Batch]:
