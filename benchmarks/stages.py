@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -217,6 +218,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=40_000, help="events of the task")
     parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args()
+    gc.set_threshold(app.settings().collect_after, 20, 50)  # as Engine.run does
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         rows = runner.run(measure(given.events, given.repeats))
     print("| stage | us per event | what |\n|---|---:|---|")

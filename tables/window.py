@@ -102,8 +102,8 @@ class WindowPartition:
     """
 
     __slots__ = (
-        "_aggregate", "_dirty", "_emission", "_emit", "_gone", "_key", "_open", "_span", "_store",
-        "_tumbling", "_value", "bytes_max", "cache_entries", "entry_bytes", "family", "late",
+        "_aggregate", "_dirty", "_emission", "_emit", "_gone", "_initial", "_key", "_open", "_span",
+        "_store", "_tumbling", "_value", "bytes_max", "cache_entries", "entry_bytes", "family", "late",
         "next_close_ms", "stream_time", "windows",
     )  # fmt: skip
 
@@ -131,6 +131,7 @@ class WindowPartition:
         self._store = store
         self._key = key
         self._aggregate = aggregate
+        self._initial = aggregate.initial
         self._emission = emission if emit is not None else None
         self._emit = emit
         self._value = _stamped_codec(aggregate.value_type)
@@ -190,15 +191,21 @@ class WindowPartition:
         self, start: int, key: Any, ts: int, change: Callable[[Any, Any], Any], other: Any
     ) -> None:
         window = self._open.get(start)
-        cell = window.get(key) if window is not None else None
+        if window is None:
+            window = self._open_window(start)
+        cell = window.get(key)
+        if cell is None and not window.complete:
+            cell = self._stored(window, start, key)
         if cell is None:
-            cell = self._find(start, key) or self._create(start, key, ts)
-        cell.value = change(cell.value, other)
-        if ts > cell.timestamp:  # noqa: PLR1730
-            cell.timestamp = ts
-        if not cell.dirty:
-            cell.dirty = True
+            cell = window[key] = _Cell(ts, change(self._initial(), other), True, False)  # noqa: FBT003
             self._dirty.append((start, key, cell))
+        else:
+            cell.value = change(cell.value, other)
+            if ts > cell.timestamp:  # noqa: PLR1730
+                cell.timestamp = ts
+            if not cell.dirty:
+                cell.dirty = True
+                self._dirty.append((start, key, cell))
         if self._emission == "updates":
             assert self._emit is not None
             self._emit(key, start, start + self.windows.size_ms, cell.value, cell.timestamp)
@@ -214,23 +221,24 @@ class WindowPartition:
         if window is None:
             return None
         cell = window.get(key)
-        if cell is None and not window.complete:
-            raw = self._store.get(self.family, encode_time(start) + self._key.encode(key))
-            if raw is not None:
-                cell = window[key] = self._load(raw)
+        return cell if cell is not None or window.complete else self._stored(window, start, key)
+
+    def _stored(self, window: _Window, start: int, key: Any) -> _Cell | None:
+        """Bring a key of a window from the store into the overlay, if it is there."""
+        raw = self._store.get(self.family, encode_time(start) + self._key.encode(key))
+        if raw is None:
+            return None
+        cell = window[key] = self._load(raw)
         return cell
 
     def _load(self, raw: bytes) -> _Cell:
         timestamp, value = self._value.decode(raw)
         return _Cell(timestamp, value, False, True)  # noqa: FBT003
 
-    def _create(self, start: int, key: Any, ts: int) -> _Cell:
-        window = self._open.get(start)
-        if window is None:
-            window = self._open[start] = _Window(complete=True)
-            self.next_close_ms = min(self.next_close_ms, start + self._span)
-        cell = window[key] = _Cell(ts, self._aggregate.initial(), False, False)  # noqa: FBT003
-        return cell
+    def _open_window(self, start: int) -> _Window:
+        window = self._open[start] = _Window(complete=True)
+        self.next_close_ms = min(self.next_close_ms, start + self._span)
+        return window
 
     def _close_due(self) -> None:
         for start in sorted(self._open):
