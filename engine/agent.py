@@ -233,10 +233,8 @@ class Runner:
             assert run is not None
             source_key = run.keys[i]
             raw = value if value is None or type(value) is bytes else encode(value)
-            if key_field is None or value is None:
-                key = source_key
-            else:
-                key = encode_key(key_field(value))
+            own = key_field is None or value is None
+            key = source_key if own else encode_key(key_field(value))  # type: ignore[misc]
             if home is not None and (key is None or key == source_key):
                 partition = home
             else:

@@ -103,8 +103,8 @@ class WindowPartition:
 
     __slots__ = (
         "_aggregate", "_dirty", "_emission", "_emit", "_gone", "_initial", "_key", "_open", "_span",
-        "_store", "_tumbling", "_value", "bytes_max", "cache_entries", "entry_bytes", "family", "late",
-        "next_close_ms", "stream_time", "windows",
+        "_store", "_tumbling", "_value", "bytes_max", "cache_entries", "entry_bytes", "family",
+        "late", "next_close_ms", "stream_time", "windows",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913
