@@ -49,7 +49,8 @@ class Engine(msgspec.Struct, frozen=True):
         jobs: what it is measured on.
         share: of the input's size, for those that would take too long; 1 is the whole.
         quick_share: the same, for ``--quick``.
-        warmed: its figures leave the first fifth of the output out (the JVM's compiler).
+        warmed: its figures leave the first fifth of the output out: the JVM compiles
+            in it, and Quix does not say when it has its partitions.
         late: the input is written once it is up (it does not wait for its table to be full).
     """
 
@@ -157,10 +158,11 @@ ENGINES = {
         Engine(
             "quix",
             "exactly_once",
-            "Waiting for incoming messages",
+            "now processing incoming messages",
             lambda launch, python: script(launch, python, "quix"),
             lambda say: python_with("quix", QUIX, say),
             share=0.3,
+            warmed=True,
             jobs=("passthrough", "enrich", "tumbling"),
         ),
         Engine(

@@ -1,6 +1,6 @@
 """Quix Streams, exactly once: the jobs as its documentation teaches them."""
 
-# ruff: noqa: ANN001, ANN201
+# ruff: noqa: ANN001, ANN201, ANN202
 import os
 from datetime import timedelta
 
