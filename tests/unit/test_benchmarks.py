@@ -105,7 +105,13 @@ def test_a_fausts_table_is_read_without_the_closing_events() -> None:
 
 
 DRAINED = Drained(
-    [Look(10.0, 100, 1.0), Look(14.0, 300, 5.0), Look(15.0, 600, 6.0), Look(18.0, 1100, 9.0)],
+    [
+        Look(10.0, 100, 1.0),
+        Look(12.0, 250, 3.0),
+        Look(14.0, 300, 5.0),
+        Look(15.0, 600, 6.0),
+        Look(18.0, 1100, 9.0),
+    ],
     rss_mb=1,
     wall_s=9,
 )
