@@ -28,9 +28,9 @@ from engine import position, rejects
 from engine.agent import Runner
 from engine.context import Context
 from engine.cut import TaskCut
-from engine.inbox import Inbox, Input, Piece
+from engine.inbox import Inbox, Input
 from engine.outbox import Outbox
-from engine.record import TP, Batch, Output, Run
+from engine.record import TP, Batch, Output, Piece, Run
 from engine.results import result_writer
 from engine.verdicts import Poison, Verdicts
 from tables.store import META
@@ -54,10 +54,9 @@ TABLE = "!table"
 END_MARK = "headrace.end-of-input"
 """The header of a record that says: this partition ends here, close every window."""
 
-
-EVENT_BYTES = 600
-"""What the columns and objects of an event take beside its bytes."""
-DECODED = 4  # times its bytes, which are kept too
+PIECE_RECORDS = 1_000
+"""So many are decoded at a time, at most: they should be in the processor's cache when the agents
+come to them."""
 
 
 class State(Enum):
@@ -220,21 +219,8 @@ class Task:
     # -- in ----------------------------------------------------------------------------------
 
     def receive(self, batch: Batch) -> None:
-        """Take what one poll brought for one input: decode and check it all, queue it."""
-        topic = self._topics[batch.tp.topic]
-        run, checked = topic.decode(batch)
-        refused = [
-            rejects.dead_letter(topic, batch, index, violation)
-            for index, violation in checked.broken
-        ]
-        if self._end_marks and (marks := batch.with_header(END_MARK)):
-            run = run.without(marks)  # a null value: some contracts refuse it, others do not
-            run.ends = True
-            refused = [row for row in refused if row[0] not in marks]
-        sizes = sum([len(value) for value in run.values if value is not None])
-        record_bytes = EVENT_BYTES + sizes * DECODED // max(1, len(run))
-        self.inbox.inputs[batch.tp].add(Piece(run, refused, record_bytes))
-        self._metrics.received(batch.tp.topic, len(run), checked)
+        """Queue what one poll brought for one input."""
+        self.inbox.inputs[batch.tp].add(batch)
 
     def advance(self, limit: int) -> int:
         """Give the agents their next events, if they are done with the last ones.
@@ -246,11 +232,26 @@ class Task:
             return 0
         self._finish()
         limit = self._limit(limit)
-        piece = self.inbox.next(limit) if limit > 0 else None
-        if piece is None:
+        batch = self.inbox.next(min(limit, PIECE_RECORDS)) if limit > 0 else None
+        if batch is None:
             return 0
-        self._begin(piece)
-        return len(piece.run) + len(piece.refused) or 1
+        self._begin(self._decode(batch))
+        return len(batch) or 1
+
+    def _decode(self, batch: Batch) -> Piece:
+        """Decode and check all of a batch."""
+        topic = self._topics[batch.tp.topic]
+        run, checked = topic.decode(batch)
+        refused = [
+            rejects.dead_letter(topic, batch, index, violation)
+            for index, violation in checked.broken
+        ]
+        if self._end_marks and (marks := batch.with_header(END_MARK)):
+            run = run.without(marks)  # a null value: some contracts refuse it, others do not
+            run.ends = True
+            refused = [row for row in refused if row[0] not in marks]
+        self._metrics.received(batch.tp.topic, len(run), checked)
+        return Piece(run, refused)
 
     def _limit(self, limit: int) -> int:
         """Return how many events may be handed out, where it matters which.
