@@ -20,6 +20,7 @@ from engine.record import TP, Batch
 
 _NO_LIMIT = 1 << 62
 
+
 class Input:
     """One input partition of a task.
 
@@ -126,7 +127,7 @@ class Inbox:
         ]  # fmt: skip
 
     def next(self, limit: int) -> Batch | None:
-        """Return the next records to work on, of up to ``limit`` records, or None if none is ready."""
+        """Return the next records to work on, up to ``limit``; None: none is ready."""
         ready = [each for each in self.inputs.values() if each.queue]
         if not ready:
             return None

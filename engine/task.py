@@ -242,10 +242,7 @@ class Task:
         """Decode and check all of a batch."""
         topic = self._topics[batch.tp.topic]
         run, checked = topic.decode(batch)
-        refused = [
-            rejects.dead_letter(topic, batch, index, violation)
-            for index, violation in checked.broken
-        ]
+        refused = [rejects.dead_letter(topic, batch, *broken) for broken in checked.broken]
         if self._end_marks and (marks := batch.with_header(END_MARK)):
             run = run.without(marks)  # a null value: some contracts refuse it, others do not
             run.ends = True
