@@ -113,9 +113,7 @@ def test_it_does_what_a_dict_does(tmp_path, memory):
         home = tmp_path
         shared = memory
 
-    run_state_machine_as_test(
-        Here, settings=settings(max_examples=40, stateful_step_count=25, deadline=None)
-    )
+    run_state_machine_as_test(Here, settings=settings(max_examples=40, stateful_step_count=25))
 
 
 def test_a_scan_has_no_limit_unless_it_is_given_one(store):
