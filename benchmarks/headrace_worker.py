@@ -5,13 +5,16 @@ any worker.
 """
 
 import asyncio
+import json
 import logging
 import signal
 import sys
+import time
 
 import uvloop
 
 from engine import App
+from engine.stages import stages
 
 
 def app_for(job: str, group: str) -> App:
@@ -33,6 +36,8 @@ async def work(app: App) -> None:
     engine = app.engine
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, engine.stop)
     await engine.run()
+    spent = {**stages.seconds(), "process": time.process_time()}
+    print("stages", json.dumps(spent), flush=True)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from engine.inbox import Inbox, Input
 from engine.outbox import Outbox
 from engine.record import TP, Batch, Output, Piece, Run
 from engine.results import result_writer
+from engine.stages import stages
 from engine.verdicts import Poison, Verdicts
 from tables.store import META
 
@@ -235,7 +236,10 @@ class Task:
         batch = self.inbox.next(min(limit, PIECE_RECORDS)) if limit > 0 else None
         if batch is None:
             return 0
-        self._begin(self._decode(batch))
+        before = stages.switch("decode")
+        piece = self._decode(batch)
+        stages.switch(before)
+        self._begin(piece)
         return len(batch) or 1
 
     def _decode(self, batch: Batch) -> Piece:
