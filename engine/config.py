@@ -85,7 +85,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     end_marks: bool = False
     window_headers: bool = False
     stall_ms: int = 1_000
-    collect_after: int = 50_000
+    collect_after: int = 200_000
     security: Security = Security()
 
 
