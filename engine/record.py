@@ -141,6 +141,12 @@ class Run:
         part.ends = self.ends and last
         return part
 
+    def since(self, offset: int) -> Run:
+        """Return what the run has from an offset on."""
+        if self.offsets and self.offsets[0] < offset:
+            return self.part(bisect_left(self.offsets, offset), len(self.offsets))
+        return self
+
     def without(self, offsets: set[int]) -> Run:
         """Return the run without these records; it ends where this one does."""
         indexes = [i for i, offset in enumerate(self.offsets) if offset not in offsets]

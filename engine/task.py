@@ -20,7 +20,6 @@ or CLOSED: what a task holds in memory is worth nothing once it is in doubt.
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_left
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
     from engine.topic import Topic
     from engine.topology import SubTopology
     from tables.errors import StateError
-    from tables.store import Change
+    from tables.store import Entry
 
 DEAD_LETTERS = "!dead-letters"
 TABLE = "!table"
@@ -289,7 +288,7 @@ class Task:
         done[DEAD_LETTERS] = max(done[DEAD_LETTERS], run.next_offset)
         table = self._sources.get(run.tp.topic)
         if table is not None:
-            new = _from(run, done[TABLE])
+            new = run.since(done[TABLE])
             self.tables[table.name].follow(new.keys, new.events, new.values)
             done[TABLE] = max(done[TABLE], run.next_offset)
         self._ending = run.ends
@@ -308,7 +307,7 @@ class Task:
 
     def _share(self, runner: Runner, run: Run) -> Run:
         """Return what of a run an agent has still to do: not what lies behind it, nor poison."""
-        run = _from(run, runner.feed.positions().get(run.tp, 0))
+        run = run.since(runner.feed.positions().get(run.tp, 0))
         for (agent, tp, offset), error in self._verdicts.poison.items():
             if agent == runner.name and tp == run.tp and offset in run.offsets:
                 if runner.agent.policy.outcome == "dead_letter" and error.letter:
@@ -386,7 +385,7 @@ class Task:
         if not any(runner.feed.busy for runner in self._runners):
             self._finish()  # the positions below are beyond the mark: so must be its effect
         changelogs: dict[TP, list[Output]] = {}
-        store: dict[str, list[Change]] = {}
+        store: dict[str, list[Entry]] = {}
         now = self._edges.clock.now_ms()
         for table in self.part.tables:
             cut = self.tables[table.name].cut()
@@ -443,10 +442,3 @@ class Task:
         self.moved_ms = self._edges.clock.elapsed_ms()
         for partition in self.tables.values():
             partition.committed()
-
-
-def _from(run: Run, seen: int) -> Run:
-    """Return what a run has from an offset on."""
-    if run.offsets and run.offsets[0] < seen:
-        return run.part(bisect_left(run.offsets, seen), len(run))
-    return run
