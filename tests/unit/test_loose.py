@@ -1,5 +1,6 @@
 """Patterns checked by the batch give what msgspec gives, record for record."""
 
+import gc
 from typing import Annotated, Any
 
 import msgspec
@@ -101,3 +102,18 @@ def test_only_so_many_texts_are_remembered() -> None:
 @pytest.mark.parametrize("value_type", [Checked, Hashed, str, None, list[Person], Base | None])
 def test_no_twin_where_it_would_not_be_the_same(value_type: Any) -> None:
     assert loose(value_type) is None
+
+
+def test_a_refused_record_leaves_no_cycle_that_holds_its_batch() -> None:
+    """The cycle collector looks rarely (``collect_after``): batches would pile up until then."""
+    contract = Contract.of("people", Person)
+    values = [b'{"firstName":"A","lastName":"x"}', b"{", b'{"firstName":"a","lastName":1}', None]
+    contract.check([None] * 4, values)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(10):
+            assert len(contract.check([None] * 4, values).broken) == 4
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
