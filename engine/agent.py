@@ -11,6 +11,7 @@ from engine.context import Context, current
 from engine.errors import AgentFailed, ConfigError
 from engine.feed import Feed
 from engine.policy import OnError, policy_of
+from engine.stages import charged
 from engine.stream import AfterMove, BeforeMove, Move, Probe, ProbedError, Stream
 from engine.topic import Topic
 
@@ -151,7 +152,9 @@ class Runner:
 
     def start(self) -> None:
         """Begin to run the coroutine."""
-        self._task = asyncio.get_running_loop().create_task(self._run(), name=self.name)
+        self._task = asyncio.get_running_loop().create_task(
+            charged("agent", self._run()), name=self.name
+        )
 
     async def stop(self) -> None:
         """Cancel the coroutine and wait until it is gone."""

@@ -154,6 +154,17 @@ class SessionPartition:
 
     def _merge(self, key: Any, sessions: _Live, ts: int, event: Any) -> None:
         """Do what :meth:`update` does for one open session, for any case."""
+        if not sessions:  # the usual one
+            if ts < self.stream_time - self._close_after:
+                self.late += 1
+                return
+            sessions.append(Session(ts, ts, self._reduce(self._aggregate.initial(), event)))
+            self._dirty[key] = None
+            self._timers.set(ts + self._close_after + 1, self._key.encode(key))
+            if not self._silent:
+                assert self._emit is not None
+                self._emit(key, ts, ts, sessions[0].value, ts)
+            return
         joined, others = split(sessions, ts, self.gap.gap_ms)
         start = min([ts, *(s.start for s in joined)])
         end = max([ts, *(s.end for s in joined)])
@@ -187,6 +198,9 @@ class SessionPartition:
                 sessions = self._live.get(key)
                 if sessions is None:
                     sessions = self._load(key)
+                if len(sessions) == 1 and sessions[0].end >= keep_from:  # it has gone on
+                    self._timers.set(sessions[0].end + self._close_after + 1, raw_key)
+                    continue
                 live = [s for s in sessions if s.end >= keep_from]
                 if live:
                     soonest = min(s.end for s in live)

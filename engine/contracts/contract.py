@@ -211,7 +211,7 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
             try:
                 self.decode(value)
             except (ValueError, TypeError, RecursionError) as strict:
-                error = strict
+                return violation_of(value, strict)  # kept in a variable, it would hold the batch
         return violation_of(value, error)
 
     def _refuse_texts(

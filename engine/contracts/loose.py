@@ -29,14 +29,14 @@ class Column:
     """One field with a pattern.
 
     Attributes:
-        known: texts that match.
+        known: texts that match, ``most`` of them or one batch's.
     """
 
-    __slots__ = ("_matches", "field", "get", "known")
+    __slots__ = ("_matches", "get", "known", "most")
 
-    def __init__(self, field: str, pattern: str) -> None:
-        self.field = field
+    def __init__(self, field: str, pattern: str, most: int = KNOWN_TEXTS) -> None:
         self.get = operator.attrgetter(field)
+        self.most = most
         self.known: set[str] = set()
         self._matches = re.compile(pattern).search
 
@@ -46,7 +46,7 @@ class Column:
             return []
         new = set(map(self.get, events)) - self.known
         bad = {text for text in new if self._matches(text) is None}
-        if len(self.known) + len(new) > KNOWN_TEXTS:
+        if len(self.known) + len(new) > self.most:
             self.known.clear()
         self.known |= new - bad
         if not bad:
