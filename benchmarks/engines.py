@@ -15,6 +15,7 @@ from benchmarks.maven import Unavailable
 from benchmarks.venvs import python_with
 
 QUIX = ("quixstreams==3.28.1",)
+BYTEWAX = ("bytewax[kafka]==0.21.1",)
 CONFLUENT = ("confluent-kafka==2.11.1", "msgspec>=0.20")
 PEERS = Path(__file__).parent / "peers"
 
@@ -164,6 +165,17 @@ ENGINES = {
             share=0.3,
             warmed=True,
             jobs=("passthrough", "enrich", "tumbling"),
+        ),
+        Engine(
+            "bytewax",
+            "none",
+            "READY",
+            lambda launch, python: script(launch, python, "bytewax_flow"),
+            lambda say: python_with("bytewax", BYTEWAX, say),
+            store="memory",
+            share=0.3,
+            warmed=True,
+            jobs=("passthrough", "sessions"),
         ),
         Engine(
             "faust",
