@@ -218,7 +218,7 @@ class App(faust.App):
         if concurrency != 1:
             raise ConfigError(
                 "concurrency= would process a partition's events out of order: use more "
-                "partitions, or await several things at once inside the agent"
+                "partitions, or stream.map_async(fn): calls run together, results keep their order"
             )
         for option in rest:
             if option not in faustnames.IGNORED:

@@ -14,7 +14,7 @@ import gc
 import logging
 from typing import TYPE_CHECKING
 
-from engine import crashpoint
+from engine import cpu, crashpoint
 from engine.assignment import Assignment
 from engine.census import Census
 from engine.checkpoint import Checkpoint
@@ -177,6 +177,7 @@ class Engine:
         """Leave: tasks first, then the group, then the connections."""
         if hasattr(self, "assignment"):  # else it never came so far
             await self.assignment.close()
+        await cpu.close()
         await self._census.close()
         await self.edges.source.close()
         await self.edges.outlet.close()
