@@ -1,6 +1,10 @@
-"""Measure headrace beside stock Faust, on one broker, in one run.
+"""Measure headrace beside other engines, on one broker, in one run.
 
-python -m benchmarks [--events N] [--faust-events N] [--rounds R] [--quick] [--json] [--jobs ...]
+Examples:
+  python -m benchmarks                                    all jobs, all engines, 3 rounds
+  python -m benchmarks --quick --json                     headrace, Kafka Streams, Faust; minutes
+  python -m benchmarks --jobs sessions --rounds 5 --save  one job; JSON and chart in results/
+  python -m benchmarks --engines headrace,quix --jobs enrich
 """
 
 from __future__ import annotations
@@ -18,67 +22,114 @@ import msgspec
 from agents.workload import Workload
 from benchmarks import report
 from benchmarks.cluster import PARTITIONS, Cluster
-from benchmarks.rounds import Bench, Plan, Round, load_input
+from benchmarks.engines import ENGINES, QUICK, Unavailable
+from benchmarks.inputs import Inputs
+from benchmarks.jobs import JOBS
+from benchmarks.rounds import Bench, Round
 from engine.devbroker import DevBroker, start_kafka
 
-ENGINES = {
-    "enrich": ("headrace", "faust"),
-    "main": ("headrace",),
-    "passthrough": ("headrace", "faust"),
-}
+EVENTS = (1_000_000, 150_000)
+USERS = (10_000, 2_000)
+ROUNDS = (3, 1)
+"""Whole, and quick."""
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--events", type=int, help="headrace's input (1,000,000)")
-    parser.add_argument("--faust-events", type=int, help="Faust's input (30,000)")
-    parser.add_argument("--rounds", type=int, help="rounds a job and engine (3)")
-    parser.add_argument("--quick", action="store_true", help="a minute: small input, one round")
+class Options(msgspec.Struct):
+    """What the command line says."""
+
+    events: int
+    users: int
+    rounds: int
+    jobs: list[str]
+    engines: list[str]
+    quick: bool
+    json: bool
+    save: bool
+
+
+def options(words: list[str] | None = None) -> Options:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--events", type=int, help="size of the input (1,000,000)")
+    parser.add_argument("--users", type=int, help="number of keys (10,000)")
+    parser.add_argument("--rounds", type=int, help="rounds of each job and engine (3)")
+    parser.add_argument("--jobs", default=",".join(JOBS), help=f"some of {','.join(JOBS)}")
+    parser.add_argument("--engines", help=f"some of {','.join(ENGINES)}")
+    parser.add_argument(
+        "--quick", action="store_true", help=f"a few minutes: less input, one round, {QUICK}"
+    )
     parser.add_argument("--json", action="store_true", help="last line: the figures as JSON")
-    parser.add_argument("--jobs", default="enrich", help=f"some of {','.join(ENGINES)}")
-    parser.add_argument("--no-faust", action="store_true", help="headrace alone")
     parser.add_argument("--save", action="store_true", help="keep JSON and chart in results/")
-    given = parser.parse_args()
-    defaults = (150_000, 6_000, 1) if given.quick else (1_000_000, 30_000, 3)
-    given.events = given.events or defaults[0]
-    given.faust_events = given.faust_events or defaults[1]
-    given.rounds = given.rounds or defaults[2]
-    given.jobs = given.jobs.split(",")
-    unknown = set(given.jobs) - set(ENGINES)
-    if unknown:
-        parser.error(f"unknown jobs: {', '.join(sorted(unknown))}")
-    return given
+    given = parser.parse_args(words)
+    engines = given.engines.split(",") if given.engines else list(QUICK if given.quick else ENGINES)
+    jobs = given.jobs.split(",")
+    for kind, names, known in (("jobs", jobs, JOBS), ("engines", engines, ENGINES)):
+        unknown = set(names) - set(known)
+        if unknown:
+            parser.error(f"unknown {kind}: {', '.join(sorted(unknown))}")
+    return Options(
+        given.events or EVENTS[given.quick],
+        given.users or USERS[given.quick],
+        given.rounds or ROUNDS[given.quick],
+        jobs,
+        engines,
+        given.quick,
+        given.json,
+        given.save,
+    )
 
 
 def say(text: str) -> None:
+    """Tell what goes on."""
     print(text, file=sys.stderr, flush=True)
 
 
-async def run(broker: DevBroker, home: Path, given: argparse.Namespace) -> list[Round]:
-    """All rounds: the engines in turn, so that what the machine does meanwhile hits both."""
+def prepare(names: list[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Build what the engines need; return that, and why some cannot run."""
+    ready: dict[str, str] = {}
+    skipped: dict[str, str] = {}
+    for name in names:
+        try:
+            ready[name] = ENGINES[name].prepare(say)
+        except Unavailable as reason:
+            skipped[name] = str(reason)
+            say(f"{name} is skipped: {reason}")
+    return ready, skipped
+
+
+async def run(
+    broker: DevBroker, home: Path, given: Options, prepared: dict[str, str]
+) -> list[Round]:
+    """All rounds: the engines in turn, so that what the machine does meanwhile hits all."""
     cluster = Cluster(broker.bootstrap)
-    users = 2_000 if given.quick else 10_000
-    plan = Plan(Workload(events=given.events, users=users, seed=1), given.faust_events)
-    say(f"loading {given.events:,} events and {plan.work.profile_count:,} profiles")
-    bench = Bench(cluster, await load_input(cluster, plan), home, say)
+    inputs = Inputs(cluster, Workload(events=given.events, users=given.users, seed=1))
+    await inputs.open()
+    bench = Bench(cluster, inputs, home, prepared, say)
     rounds: list[Round] = []
     for job in given.jobs:
         for number in range(given.rounds):
             say(f"{job}, round {number + 1} of {given.rounds}")
-            for engine in ENGINES[job]:
-                if engine == "faust" and given.no_faust:
+            for engine in (ENGINES[name] for name in prepared):
+                if job not in engine.jobs:
                     continue
-                done = await bench.round(job, engine)
+                share = engine.quick_share if given.quick else engine.share
+                done = await bench.round(job, engine, share)
                 say(
                     f"    {done.events_per_second:,.0f} events/s, "
                     f"{done.cpu_seconds_per_million:.1f} CPU s per million, "
-                    f"{done.came:,} of {done.expected:,} results; {done.notes}"
+                    f"{done.came:,} of {done.expected:,} results "
+                    f"{'right' if done.correct else 'NOT right'}; {done.notes}"
                 )
                 rounds.append(done)
     return rounds
 
 
-def save(rounds: list[Round], given: argparse.Namespace, broker: str, commit: str) -> None:
+def save(rounds: list[Round], given: Options, broker: str, commit: str) -> None:
+    """Keep the rounds and a chart of them."""
     now = datetime.now(UTC)
     name = f"{now:%Y-%m-%d-%H%M}-{commit.rstrip('+')}"
     results = report.HERE / "results"
@@ -86,7 +137,7 @@ def save(rounds: list[Round], given: argparse.Namespace, broker: str, commit: st
     content = {
         "date": now.isoformat(timespec="seconds"),
         "commit": commit,
-        "arguments": {**vars(given), "partitions": PARTITIONS},
+        "arguments": {**msgspec.structs.asdict(given), "partitions": PARTITIONS},
         "machine": report.machine(broker),
         "rounds": msgspec.to_builtins(rounds),
     }
@@ -97,14 +148,16 @@ def save(rounds: list[Round], given: argparse.Namespace, broker: str, commit: st
 
 
 def main() -> int:
-    given = arguments()
+    """Run it; 1 if one of headrace's results was wrong."""
+    given = options()
     commit = report.commit()  # of what runs, not of what somebody changes meanwhile
+    prepared, skipped = prepare(given.engines)
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as folder:
         home = Path(folder)
         with start_kafka(home / "kafka", progress=say) as broker:
-            rounds = asyncio.run(run(broker, home, given))
+            rounds = asyncio.run(run(broker, home, given, prepared))
             name = broker.name
-    print(report.table(rounds))
+    print(report.table(rounds, skipped))
     if given.save:
         save(rounds, given, name, commit)
     if given.json:

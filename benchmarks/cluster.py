@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
 from typing import Any
 
-import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.client import AIOKafkaClient
 
 from agents.workload import Record
 from engine.config import make
@@ -20,17 +20,19 @@ from engine.torture import observer
 
 PARTITIONS = 4
 _CHUNK = 20_000
+_LOOKS_A_CENSUS = 10
 
 
 class Cluster:
     """One broker, with the input topics of the main job."""
 
-    def __init__(self, bootstrap: str) -> None:
+    def __init__(self, bootstrap: str, partitions: int = PARTITIONS) -> None:
         self.bootstrap = bootstrap
+        self.partitions = partitions
 
     async def create(self, *topics: str) -> None:
         keep = {"retention.ms": "-1"}
-        await observer.create(self.bootstrap, dict.fromkeys(topics, keep), PARTITIONS)
+        await observer.create(self.bootstrap, dict.fromkeys(topics, keep), self.partitions)
         async with AIOKafkaConsumer(bootstrap_servers=self.bootstrap) as consumer:
             while not set(topics) <= await consumer.topics():
                 await asyncio.sleep(0.05)
@@ -58,12 +60,12 @@ class Cluster:
 
         outlet = PlainOutlet(make({"id": "loader", "broker": self.bootstrap}), no_offsets)
         await outlet.open()
-        place = Partitioner(PARTITIONS)
+        place = Partitioner(self.partitions)
         rows: dict[TP, list[Output]] = {}
         count = 0
         try:
             for key, value, time in records:
-                partition = place(key) if key is not None else count % PARTITIONS
+                partition = place(key) if key is not None else count % self.partitions
                 rows.setdefault(TP(topic, partition), []).append((key, value, time, ()))
                 count += 1
                 if count % _CHUNK == 0:
@@ -74,9 +76,10 @@ class Cluster:
             await outlet.close()
         return count
 
-    async def exists(self, topic: str) -> bool:
+    async def topics(self) -> set[str]:
+        """The names of all topics."""
         async with AIOKafkaConsumer(bootstrap_servers=self.bootstrap) as consumer:
-            return topic in await consumer.topics()
+            return set(await consumer.topics())
 
     async def committed(self, *topics: str) -> AsyncIterator[Any]:
         """Every record of these topics, as a reader of committed records gets them."""
@@ -87,7 +90,8 @@ class Cluster:
             enable_auto_commit=False,
             max_partition_fetch_bytes=4 << 20,
         ) as consumer:
-            tps = [TopicPartition(topic, n) for topic in topics for n in range(PARTITIONS)]
+            widths = await observer.widths(self.bootstrap, topics)
+            tps = [TopicPartition(topic, n) for topic in topics for n in range(widths[topic])]
             consumer.assign(tps)
             await consumer.seek_to_beginning(*tps)
             ends = await consumer.end_offsets(tps)
@@ -100,43 +104,48 @@ class Cluster:
         """How many committed records a topic holds."""
         return len([0 async for _ in self.committed(topic)])
 
-    async def ids(self, topic: str) -> tuple[int, int]:
-        """How many records a topic holds, and how many different event ids are in them."""
-        decode = msgspec.json.Decoder(_Id).decode
-        rows = [decode(record.value).id async for record in self.committed(topic)]
-        return len(rows), len(set(rows))
+    async def values(self, topic: str) -> list[bytes]:
+        """The values of a topic's committed records."""
+        return [record.value async for record in self.committed(topic)]
 
-    async def main_totals(self, app: str) -> tuple[int, int]:
-        """How many events are in the main job's counts and in its sessions, open ones included."""
-        seen = observer.Seen()
-        for topic in ("user-sessions", "event-counts"):
-            seen.topics[topic] = [record async for record in self.committed(topic)]
-        for table in ("counts", "sessions"):
-            topic = f"{app}-{table}-changelog"
-            last = {(r.partition, r.key): r async for r in self.committed(topic)}
-            seen.topics[topic] = list(last.values())
-        counted = sum(observer.counts_in(seen, app).values())
-        in_sessions = sum(row[3] * n for row, n in observer.sessions_in(seen, app).items())
-        return counted, in_sessions
+    async def latest(self, topic: str) -> dict[bytes, bytes]:
+        """What compaction would leave of a topic."""
+        last = {record.key: record.value async for record in self.committed(topic)}
+        return {key: value for key, value in last.items() if value is not None}
 
 
-class _Id(msgspec.Struct):
-    id: str
+class Growth:
+    """How far the topics of a round have been written, markers of transactions included.
 
+    All topics that are not input count: results, dead letters, changelogs, also those that the
+    engine makes as it goes.
+    """
 
-class Watermark:
-    """How far a topic has been written, markers of transactions included."""
-
-    def __init__(self, bootstrap: str, topic: str) -> None:
+    def __init__(self, bootstrap: str, inputs: Collection[str]) -> None:
         self._consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap)
-        self._partitions = [TopicPartition(topic, number) for number in range(PARTITIONS)]
+        self._client = AIOKafkaClient(bootstrap_servers=bootstrap)
+        self._inputs = inputs
+        self._partitions: list[TopicPartition] = []
+        self._looks = 0
 
-    async def __aenter__(self) -> Watermark:
+    async def __aenter__(self) -> Growth:
         await self._consumer.start()
+        await self._client.bootstrap()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._consumer.stop()
+        await self._client.close()
 
     async def now(self) -> int:
+        """The sum of their ends."""
+        if self._looks % _LOOKS_A_CENSUS == 0:
+            cluster = await self._client.fetch_all_metadata()
+            self._partitions = [
+                TopicPartition(topic, number)
+                for topic in cluster.topics()
+                if topic not in self._inputs and not topic.startswith("__")
+                for number in cluster.partitions_for_topic(topic) or ()
+            ]
+        self._looks += 1
         return sum((await self._consumer.end_offsets(self._partitions)).values())

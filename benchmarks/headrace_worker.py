@@ -5,26 +5,35 @@ any worker.
 """
 
 import asyncio
+import json
 import logging
 import signal
 import sys
+import time
 
 import uvloop
 
 from engine import App
+from engine.stages import stages
+
+MARK = "stages"
+"""What the last line of the log begins with: seconds by stage (see benchmarks.breakdown)."""
+PROCESS = "process"
+"""In it: the CPU seconds of all threads meanwhile."""
 
 
 def app_for(job: str, group: str) -> App:
-    """The main job's app, whole (``main``) or with its enrich agent alone, or the passthrough."""
+    """The main job's app, whole (``main``) or with one of its agents alone, or the passthrough."""
     if job == "passthrough":
         from benchmarks.headrace_passthrough import app as passthrough  # noqa: PLC0415
 
         app = passthrough
     else:
-        from agents import app, enrich  # noqa: PLC0415
+        from agents import app, count_events, enrich, sessionize  # noqa: PLC0415
 
-        if job == "enrich":
-            app.declared_agents[:] = [enrich]
+        alone = {"enrich": enrich, "sessions": sessionize, "tumbling": count_events}
+        if job in alone:
+            app.declared_agents[:] = [alone[job]]
     app.configure(id=group)
     return app
 
@@ -32,7 +41,10 @@ def app_for(job: str, group: str) -> App:
 async def work(app: App) -> None:
     engine = app.engine
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, engine.stop)
+    began = time.process_time()
     await engine.run()
+    spent = {**stages.seconds(), PROCESS: time.process_time() - began}
+    print(MARK, json.dumps(spent), flush=True)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,22 +12,31 @@ from types import TracebackType
 
 from engine.tether import Tether
 
+ROOT = Path(__file__).parents[1]
 _TICKS = os.sysconf("SC_CLK_TCK")
-_ROOT = Path(__file__).parents[1]
 _STOP_S = 15.0
 _LOOK_S = 0.02
 
 
 class Process:
-    """A Python module that runs as a process of its own until the block is left."""
+    """A program that runs until the block is left.
 
-    def __init__(self, module: Sequence[str], environ: Mapping[str, str], log: Path) -> None:
+    Args:
+        argv: the program and its arguments.
+        environ: is added to this process's environment.
+        log: takes its output.
+    """
+
+    def __init__(self, argv: Sequence[str], environ: Mapping[str, str], log: Path) -> None:
         self.log = log
         self.started = time.perf_counter()
+        self._cpu_s = 0.0
+        self._peak_mb = 0.0
         pairs = [f"{name}={value}" for name, value in environ.items()]
         env = shutil.which("env") or "/usr/bin/env"
-        argv = [env, f"PYTHONPATH={_ROOT}", *pairs, sys.executable, "-m", *module]
-        self._child = Tether(argv, directory=_ROOT, log_path=log)
+        self._child = Tether(
+            [env, f"PYTHONPATH={ROOT}", *pairs, *argv], directory=ROOT, log_path=log
+        )
         self.pid = self._child.pid
 
     def __enter__(self) -> Process:
@@ -42,25 +50,45 @@ class Process:
     ) -> None:
         self._child.stop(_STOP_S)
 
-    def check(self) -> None:
-        """Fail, with the end of its log, if it has ended."""
-        if self._child.exit_code is not None:
-            tail = self.log.read_text(errors="replace")[-3000:]
-            raise RuntimeError(f"{self.log.stem} exited {self._child.exit_code}:\n{tail}")
+    @property
+    def ended(self) -> bool:
+        """Whether it has come to a good end by itself, as a program that reads to an end does."""
+        return self._child.exit_code == 0
 
-    async def says(self, text: str) -> None:
+    def tail(self) -> str:
+        """The end of its log."""
+        return self.log.read_text(errors="replace")[-3000:] if self.log.exists() else ""
+
+    def check(self) -> None:
+        """Fail, with the end of its log, if it has failed."""
+        if self._child.exit_code not in {None, 0}:
+            raise RuntimeError(f"{self.log.stem} exited {self._child.exit_code}:\n{self.tail()}")
+
+    async def says(self, text: str, timeout_s: float = 120.0) -> None:
         """Wait until its log has ``text``."""
-        while text not in self.log.read_text(errors="replace"):
+        deadline = time.perf_counter() + timeout_s
+        while not self.log.exists() or text not in self.log.read_text(errors="replace"):
             self.check()
+            if self.ended or time.perf_counter() > deadline:
+                raise RuntimeError(f"{self.log.stem} never said {text!r}:\n{self.tail()}")
             await asyncio.sleep(_LOOK_S)
 
     def cpu_s(self) -> float:
-        """CPU seconds so far, user and system, of all its threads."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS
+        """CPU seconds so far, user and system, of all its threads; the last known if it is gone."""
+        try:
+            fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return self._cpu_s
+        self._cpu_s = max(self._cpu_s, (int(fields[11]) + int(fields[12])) / _TICKS)
+        return self._cpu_s
 
     def peak_rss_mb(self) -> float:
-        """The most memory it has had resident."""
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        kb = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
-        return int(kb) / 1024
+        """The most memory it has had resident; the last known if it is gone."""
+        try:
+            lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        except OSError:
+            return self._peak_mb
+        found = [line.split()[1] for line in lines if line.startswith("VmHWM")]
+        if found:
+            self._peak_mb = int(found[0]) / 1024
+        return self._peak_mb

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import version
+from math import isnan
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,13 +26,14 @@ _COLUMNS = (
     "events",
     "events/s (median, min to max)",
     "CPU s per million",
+    "events/s, whole drain",
     "peak RSS MB",
-    "wall s with start-up",
     "results",
-    "times Faust's rate",
-    "Faust's CPU ÷ its own",
+    "headrace's rate ÷ this",
+    "this CPU ÷ headrace's",
 )
-_COLORS = {"headrace": "#2563eb", "faust": "#9ca3af"}
+_COLORS = {"headrace": "#2563eb"}
+_OTHERS = "#9ca3af"
 
 
 class Row(msgspec.Struct):
@@ -43,12 +46,14 @@ class Row(msgspec.Struct):
     events: int
     rates: list[float]
     cpu_seconds_per_million: float
+    whole_rate: float
     rss_mb: float
-    wall_seconds: float
     correct: bool
+    notes: str
 
     @property
     def rate(self) -> float:
+        """The median of its rounds."""
         return median(self.rates)
 
 
@@ -66,33 +71,47 @@ def rows_of(rounds: list[Round]) -> list[Row]:
             group[0].events,
             [each.events_per_second for each in group],
             median(each.cpu_seconds_per_million for each in group),
+            median(each.whole_events_per_second for each in group),
             max(each.rss_mb for each in group),
-            median(each.wall_seconds for each in group),
             all(each.correct for each in group),
+            next((each.notes for each in group if not each.correct), ""),
         )
         for (job, engine), group in groups.items()
     ]
 
 
-def table(rounds: list[Round]) -> str:
-    """A Markdown table of all jobs."""
-    rows = rows_of(rounds)
-    base = {row.job: row for row in rows if row.engine == "faust"}
+def ratio(rounds: list[Round], job: str, engine: str, what: str) -> float:
+    """The median, over the rounds, of headrace's figure by the engine's in the same round."""
+    ours, theirs = (
+        [getattr(each, what) for each in rounds if each.job == job and each.engine == name]
+        for name in ("headrace", engine)
+    )
+    pairs = list(zip(ours, theirs, strict=False))
+    return median(one / other for one, other in pairs) if pairs else float("nan")
+
+
+def table(rounds: list[Round], skipped: Mapping[str, str]) -> str:
+    """A Markdown table of all jobs, and who is not in it."""
     lines = [
         f"| {' | '.join(_COLUMNS)} |",
         "|---|---|---|---|---:|---:|---:|---:|---:|---|---:|---:|",
     ]
-    for row in rows:
-        faust = base.get(row.job)
-        rate = f"{row.rate / faust.rate:.1f}" if faust else "-"
-        cpu = f"{faust.cpu_seconds_per_million / row.cpu_seconds_per_million:.1f}" if faust else "-"
+    for row in rows_of(rounds):
+        rate = ratio(rounds, row.job, row.engine, "events_per_second")
+        cpu = 1 / ratio(rounds, row.job, row.engine, "cpu_seconds_per_million")
         lines.append(
             f"| {row.job} | {row.engine} | {row.guarantee} | {row.store} | {row.events:,} "
             f"| {row.rate:,.0f} ({min(row.rates):,.0f} to {max(row.rates):,.0f}) "
-            f"| {row.cpu_seconds_per_million:.1f} | {row.rss_mb:.0f} | {row.wall_seconds:.1f} "
-            f"| {'exact' if row.correct else 'NOT exact'} | {rate} | {cpu} |"
+            f"| {row.cpu_seconds_per_million:.1f} | {row.whole_rate:,.0f} | {row.rss_mb:.0f} "
+            f"| {'exact' if row.correct else f'NOT exact: {row.notes}'} "
+            f"| {_times(rate)} | {_times(cpu)} |"
         )
+    lines += [f"\n{name} was skipped: {reason}" for name, reason in skipped.items()]
     return "\n".join(lines)
+
+
+def _times(number: float) -> str:
+    return "-" if isnan(number) else f"{number:.1f}"
 
 
 def summary(rounds: list[Round]) -> dict[str, Any]:
@@ -141,7 +160,7 @@ def chart(rounds: list[Round], caption: str) -> str:
     """Bars of events per second, one group a job, as an SVG."""
     rows = rows_of(rounds)
     top = max(row.rate for row in rows)
-    left, width, bar, y = 190, 420, 22, 46
+    left, width, bar, y = 250, 380, 22, 46
     parts: list[str] = []
     for row in rows:
         size = max(1.0, row.rate / top * width)
@@ -149,7 +168,7 @@ def chart(rounds: list[Round], caption: str) -> str:
         parts.append(
             f'<text x="{left - 8}" y="{y + 15}" text-anchor="end">{label}</text>'
             f'<rect x="{left}" y="{y}" width="{size:.1f}" height="{bar}" rx="2" '
-            f'fill="{_COLORS[row.engine]}"/>'
+            f'fill="{_COLORS.get(row.engine, _OTHERS)}"/>'
             f'<text x="{left + size + 6:.1f}" y="{y + 15}">{row.rate:,.0f}</text>'
         )
         y += bar + 8

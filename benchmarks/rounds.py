@@ -11,37 +11,67 @@ from pathlib import Path
 
 import msgspec
 
-from agents.workload import Record, Workload
-from benchmarks.cluster import PARTITIONS, Cluster, Watermark
+from benchmarks import checks
+from benchmarks.checks import Verdict
+from benchmarks.cluster import Cluster, Growth
+from benchmarks.engines import Engine, Launch
+from benchmarks.inputs import Input, Inputs
+from benchmarks.jobs import OUTPUTS
 from benchmarks.process import Process
 
 POLL_S = 0.05
-QUIET_S = 1.0
-"""At the expected count: so long without growth is the end."""
+QUIET_S = 2.0
+"""So long without growth, with all results there, is the end."""
 STALLED_S = 12.0
-"""Below it: so long without growth is the end too, and the round is short of results."""
+"""So long without growth is the end in any case, and the round may be short of results."""
 START_S = 120.0
-INPUTS = ("raw-events", "user-profiles")
+LONGEST_S = 300.0
+"""A drain is cut off here; the round is short of results."""
+NUDGE_S = 1.5
+WARM = 0.2
+"""The share of the output after which an engine counts as warm."""
 
 _numbers = itertools.count(1)
 
 
-class Plan(msgspec.Struct, frozen=True):
-    """How much each engine is given."""
+class Look(msgspec.Struct, frozen=True):
+    """How far the output has grown, and the CPU that the engine had used by then."""
 
-    work: Workload
-    faust_events: int
+    at: float
+    size: int
+    cpu_s: float
 
 
-class Input(msgspec.Struct):
-    """What lies in the topics, and what must come of it."""
+class Drained(msgspec.Struct, frozen=True):
+    """A drain, from the moment that the engine had its partitions to its last output.
 
-    plan: Plan
-    valid: list[Record]
-    """The first valid events: Faust's input."""
-    faust_matched: int
-    headrace_valid: int
-    headrace_matched: int
+    It does not begin with the first output: while the first commit is on its way an engine reads,
+    decodes and works ahead, and what it has in hand by then would come out as if for nothing
+    (tried: it makes 300,000 events look twice as fast as 1,000,000).
+    """
+
+    looks: list[Look]
+    """The start, and then every look that saw growth."""
+    rss_mb: float
+    wall_s: float
+
+    def figures(self, events: int, after: float) -> tuple[float, float]:
+        """Events per second, and CPU seconds per million of them.
+
+        Args:
+            events: what the whole drain took in.
+            after: the share of the growth that is left out at the beginning; 0: nothing is.
+        """
+        start, end = self.looks[0], self.looks[-1]
+        grown = end.size - start.size
+        first = next(
+            look for look in self.looks if look.size - start.size >= after * grown
+        ) if after else start  # fmt: skip
+        took = events * (end.size - first.size) / grown if grown else 0.0
+        if not took or end.at <= first.at:
+            first, took = start, float(events)
+        seconds = max(end.at - first.at, 1e-9)
+        return took / seconds, (end.cpu_s - first.cpu_s) / took * 1e6
 
 
 class Round(msgspec.Struct):
@@ -54,212 +84,132 @@ class Round(msgspec.Struct):
     events: int
     expected: int
     came: int
-    distinct: int
     correct: bool
     notes: str
     events_per_second: float
+    """Without the first fifth, where the engine is one to be warmed up."""
     cpu_seconds_per_million: float
+    whole_events_per_second: float
+    """Of the whole drain."""
+    whole_cpu_seconds_per_million: float
     rss_mb: float
     drain_seconds: float
     wall_seconds: float
     load_average: float
 
 
-class Look(msgspec.Struct, frozen=True):
-    """How far the output has grown, and the CPU that the engine had used by then."""
-
-    at: float
-    size: int
-    cpu_s: float
-
-
-class Drained(msgspec.Struct):
-    """A drain, from the moment that the engine had its partitions to its last output.
-
-    It does not begin with the first output: while the first commit is on its way an engine reads,
-    decodes and works ahead, and what it has in hand by then would come out as if for nothing
-    (tried: it makes 300,000 events look twice as fast as 1,000,000).
-    """
-
-    start: Look
-    end: Look
-    rss_mb: float
-    wall_s: float
-
-
-async def load_input(cluster: Cluster, plan: Plan) -> Input:
-    """Fill the topics that all rounds read; work out, without any engine, what must come out."""
-    work = plan.work
-    await cluster.create(*INPUTS)
-    profiles = list(work.profiles())
-    await cluster.load("user-profiles", profiles)
-    known = {key for key, _, _ in profiles}
-    faults = {position for position, _ in work.faults()}
-    found = Input(plan, [], 0, 0, 0)
-
-    def noted():  # noqa: ANN202
-        for number, record in enumerate(work.raw_events()):
-            if number not in faults:
-                matched = record[0] in known
-                found.headrace_valid += 1
-                found.headrace_matched += matched
-                if len(found.valid) < plan.faust_events:
-                    found.valid.append(record)
-                    found.faust_matched += matched
-            yield record
-
-    await cluster.load("raw-events", noted())
-    return found
-
-
-async def drain(process: Process, mark: Watermark, start: Look, expected: int) -> Drained:
-    """Watch until everything is out."""
-    last = start
-    while True:
-        size, now = await mark.now(), time.perf_counter()
-        if size > last.size:
-            last = Look(now, size, process.cpu_s())
-        quiet = now - last.at
-        if (size >= expected and quiet > QUIET_S) or (last.size and quiet > STALLED_S):
-            return Drained(start, last, process.peak_rss_mb(), last.at - process.started)
-        if quiet > START_S:
-            tail = process.log.read_text(errors="replace")[-3000:]
-            raise RuntimeError(f"nothing came out in {START_S:g} s: {tail}")
-        process.check()
-        await asyncio.sleep(POLL_S)
-
-
 class Bench:
     """The rounds of one run."""
 
     def __init__(
-        self, cluster: Cluster, given: Input, home: Path, progress: Callable[[str], None]
+        self,
+        cluster: Cluster,
+        inputs: Inputs,
+        home: Path,
+        prepared: dict[str, str],
+        progress: Callable[[str], None],
     ) -> None:
         self._cluster = cluster
-        self._given = given
+        self._inputs = inputs
         self._home = home
+        self._prepared = prepared
         self._progress = progress
 
-    async def round(self, job: str, engine: str) -> Round:
+    async def round(self, job: str, engine: Engine, share: float) -> Round:
         """Run one engine through one job, from nothing: new group, new state, new topics."""
-        await self._cluster.delete_all_but(*INPUTS)
-        run = f"{engine}-{job}-{os.getpid()}-{next(_numbers)}"
+        await self._cluster.delete_all_but(*self._inputs.topics)
+        given = await self._inputs.of(engine, share)
+        run = f"{engine.name}-{job}-{os.getpid()}-{next(_numbers)}"
         load_average = round(os.getloadavg()[0], 2)
         self._progress(f"  {run}, load {load_average}")
-        play = self._headrace if engine == "headrace" else self._faust
-        done = await play(job, run)
-        done.load_average = load_average
-        return done
+        drained = await self._play(job, engine, given, run)
+        verdict = await checks.check(self._cluster, job, engine, given, run)
+        return _round(job, engine, given, drained, verdict, load_average)
 
-    def _state(self, run: str) -> str:
+    async def _play(self, job: str, engine: Engine, given: Input, run: str) -> Drained:
+        cluster = self._cluster
+        await cluster.create(*OUTPUTS[job])
         state = self._home / run
         state.mkdir()
-        return str(state)
+        launch = Launch(job, run, cluster.bootstrap, given.topic, state, cluster.partitions)
+        command = engine.command(launch, self._prepared[engine.name])
+        with Process(command.argv, command.environ, self._home / f"{run}.log") as process:
+            async with Growth(cluster.bootstrap, self._inputs.topics | {given.topic}) as growth:
+                await process.says(engine.ready)
+                if engine.late:
+                    if job in {"enrich", "main"}:
+                        await self._table_full(process, f"{run}-profiles-changelog")
+                    start = Look(time.perf_counter(), await growth.now(), process.cpu_s())
+                    await self._inputs.write(given)
+                else:
+                    start = Look(time.perf_counter(), await growth.now(), process.cpu_s())
+                return await self._drain(process, growth, start, job, given)
 
-    async def _headrace(self, job: str, run: str) -> Round:
-        given, cluster = self._given, self._cluster
-        output = "progress" if job == "passthrough" else "enriched-events"
-        expected = given.headrace_valid // 20 if job == "passthrough" else given.headrace_matched
-        margin = PARTITIONS if job == "passthrough" else 0  # each partition keeps a remainder
-        await cluster.create(output)
-        environ = {
-            "HEADRACE_BROKER": cluster.bootstrap,
-            "HEADRACE_STATE_DIR": self._state(run),
-            "HEADRACE_PARTITIONS": str(PARTITIONS),
-            "HEADRACE_RETENTION_MS": "-1",
-        }
-        module = ["benchmarks.headrace_worker", job, run]
-        log = self._home / f"{run}.log"
-        with Process(module, environ, log) as process:
-            async with Watermark(cluster.bootstrap, output) as mark:
-                await process.says("new tasks")
-                start = Look(time.perf_counter(), 0, process.cpu_s())
-                drained = await drain(process, mark, start, expected - margin)
-        letters = await cluster.size("raw-events-dlq")
-        events = given.plan.work.events
-        came, distinct = await self._came(output)
-        correct = letters == events - given.headrace_valid and expected - margin <= came <= expected
-        notes = f"{letters:,} dead letters"
-        if job != "passthrough":
-            correct &= came == distinct == expected
-        if job == "main":
-            counted, in_sessions = await cluster.main_totals("clickstream")
-            correct &= counted == in_sessions == given.headrace_valid
-            notes += f"; {counted:,} events counted, {in_sessions:,} in sessions"
-        done = _round(job, "headrace", "exactly_once", events, drained)
-        return msgspec.structs.replace(
-            done, store="rocksdb", expected=expected, came=came, distinct=distinct,
-            correct=correct, notes=notes,
-        )  # fmt: skip
+    async def _drain(
+        self, process: Process, growth: Growth, start: Look, job: str, given: Input
+    ) -> Drained:
+        """Watch until everything is out; nudge what waits for one more event."""
+        looks = [start]
+        nudged_at = 0.0
+        while True:
+            size, now = await growth.now(), time.perf_counter()
+            if size > looks[-1].size and not nudged_at:
+                looks.append(Look(now, size, process.cpu_s()))
+            quiet = now - looks[-1].at
+            enough = quiet > QUIET_S and await self._all_out(job, given)
+            stalled = quiet > (STALLED_S if len(looks) > 1 else START_S)
+            if enough or stalled or process.ended or now - start.at > LONGEST_S:
+                break
+            if quiet > QUIET_S and now - nudged_at > NUDGE_S and len(looks) > 1:
+                nudged_at = now
+                await self._inputs.nudge(given, job)
+            process.check()
+            await asyncio.sleep(POLL_S)
+        if len(looks) == 1:
+            raise RuntimeError(f"nothing came out of {process.log.stem}: {process.tail()}")
+        return Drained(looks, process.peak_rss_mb(), looks[-1].at - process.started)
 
-    async def _faust(self, job: str, run: str) -> Round:
-        given, cluster = self._given, self._cluster
-        passthrough = job == "passthrough"
-        output = "progress" if passthrough else "enriched-events"
-        expected = len(given.valid) // 20 if passthrough else given.faust_matched
-        margin = PARTITIONS if passthrough else 0
-        await cluster.create(output, "valid-events")
-        environ = {
-            "BENCH_BROKER": cluster.bootstrap,
-            "BENCH_ID": run,
-            "BENCH_STATE": self._state(run),
-            "BENCH_PARTITIONS": str(PARTITIONS),
-        }
-        app = f"benchmarks.peers.faust_{job}"
-        module = ["faust", "-A", app, "worker", "--without-web", "-l", "info"]
-        with Process(module, environ, self._home / f"{run}.log") as process:
-            async with Watermark(cluster.bootstrap, output) as mark:
-                await process.says("Ready")
-                if not passthrough:
-                    await self._table_full(process, f"{run}-profiles-changelog")
-                start = Look(time.perf_counter(), 0, process.cpu_s())
-                await cluster.load("valid-events", given.valid)
-                drained = await drain(process, mark, start, expected - margin)
-        came, distinct = await self._came(output)
-        correct = expected - margin <= came <= expected
-        correct &= passthrough or came == distinct
-        done = _round(job, "faust", "at_least_once", len(given.valid), drained)
-        return msgspec.structs.replace(
-            done, store="memory" if passthrough else "rocksdb", expected=expected, came=came,
-            distinct=distinct, correct=correct,
-        )  # fmt: skip
-
-    async def _came(self, output: str) -> tuple[int, int]:
-        if output == "progress":
-            came = await self._cluster.size(output)
-            return came, came
-        return await self._cluster.ids(output)
+    async def _all_out(self, job: str, given: Input) -> bool:
+        """Whether as many results are there as must come."""
+        came = sum([await self._cluster.size(topic) for topic in OUTPUTS[job]])
+        return came >= given.expected.results(job) - checks.margin(job, self._cluster.partitions)
 
     async def _table_full(self, process: Process, changelog: str) -> None:
         """Wait until Faust has its profiles: it would join events without waiting for them."""
-        while not await self._cluster.exists(changelog):
+        profiles = self._inputs.work.profile_count
+        while changelog not in await self._cluster.topics():
             process.check()
             await asyncio.sleep(0.2)
-        async with Watermark(self._cluster.bootstrap, changelog) as mark:
-            while await mark.now() < self._given.plan.work.profile_count:
+        topics = await self._cluster.topics() - {changelog}
+        async with Growth(self._cluster.bootstrap, topics) as growth:
+            while await growth.now() < profiles:
                 process.check()
                 await asyncio.sleep(0.1)
 
 
-def _round(job: str, engine: str, guarantee: str, events: int, drained: Drained) -> Round:
+def _round(
+    job: str, engine: Engine, given: Input, drained: Drained, verdict: Verdict, load: float
+) -> Round:
     """Make a round of what was seen."""
-    seconds = drained.end.at - drained.start.at
-    cpu_s = drained.end.cpu_s - drained.start.cpu_s
+    events = given.expected.events
+    rate, cpu = drained.figures(events, WARM if engine.warmed else 0.0)
+    whole_rate, whole_cpu = drained.figures(events, 0.0)
     return Round(
         job=job,
-        engine=engine,
-        guarantee=guarantee,
-        store="",
+        engine=engine.name,
+        guarantee=engine.guarantee,
+        store=engine.store,
         events=events,
-        expected=0,
-        came=0,
-        distinct=0,
-        correct=False,
-        notes="",
-        events_per_second=events / seconds,
-        cpu_seconds_per_million=cpu_s / events * 1e6,
+        expected=verdict.expected,
+        came=verdict.came,
+        correct=verdict.correct,
+        notes=verdict.notes,
+        events_per_second=rate,
+        cpu_seconds_per_million=cpu,
+        whole_events_per_second=whole_rate,
+        whole_cpu_seconds_per_million=whole_cpu,
         rss_mb=drained.rss_mb,
-        drain_seconds=seconds,
+        drain_seconds=drained.looks[-1].at - drained.looks[0].at,
         wall_seconds=drained.wall_s,
-        load_average=0.0,
+        load_average=load,
     )

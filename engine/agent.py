@@ -11,6 +11,7 @@ from engine.context import Context, current
 from engine.errors import AgentFailed, ConfigError
 from engine.feed import Feed
 from engine.policy import OnError, policy_of
+from engine.stages import charged
 from engine.stream import AfterMove, BeforeMove, Move, Probe, ProbedError, Stream
 from engine.topic import Topic
 
@@ -151,7 +152,9 @@ class Runner:
 
     def start(self) -> None:
         """Begin to run the coroutine."""
-        self._task = asyncio.get_running_loop().create_task(self._run(), name=self.name)
+        self._task = asyncio.get_running_loop().create_task(
+            charged("agent", self._run()), name=self.name
+        )
 
     async def stop(self) -> None:
         """Cancel the coroutine and wait until it is gone."""
@@ -225,17 +228,22 @@ class Runner:
     async def _emit_all(self, results: AsyncIterator[Any], topic: Topic, outbox: Outbox) -> None:
         """Do what :meth:`_collect` does for the usual case: one topic, looked up once."""
         context = self.context
-        put = outbox.lane(topic.name).put
-        encode, encode_key = topic.encode_value, topic.encode_key
+        lane = outbox.lane(topic.name)
+        home, partitioner, rows = lane.home, lane.partitioner, lane.rows
+        encode, encode_key = topic.contract.encode, topic.encode_key
         key_field = topic.contract.key_field
         async for value in results:
             run, i = context.run, context.index
             assert run is not None
             source_key = run.keys[i]
-            key = source_key
-            if key_field is not None and value is not None:
-                key = encode_key(key_field(value))
-            put(key, encode(value), run.times[i], source_key=source_key)
+            raw = value if value is None or type(value) is bytes else encode(value)
+            own = key_field is None or value is None
+            key = source_key if own else encode_key(key_field(value))  # type: ignore[misc]
+            if home is not None and (key is None or key == source_key):
+                partition = home
+            else:
+                partition = 0 if key is None else partitioner(key)
+            rows[partition].append((key, raw, run.times[i], ()))
 
     def emit(self, topic: Topic, value: Any) -> None:
         """Put one value into the outbox, keyed as the topic's contract says."""

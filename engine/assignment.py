@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from engine import crashpoint, gaps, incarnation, recovery
-from engine.errors import ConfigError
+from engine.errors import ConfigError, InputLost
 from engine.parking import Parking, TaskKey
 from engine.record import TP
 from engine.standby import Standbys
@@ -259,8 +260,11 @@ class Assignment:
         try:
             async with self._restores:
                 await self._restore(task, at)
-        except StoreFailed as error:
-            self.parking.wait(key, error)
+        except (StoreFailed, InputLost) as error:
+            if isinstance(error, InputLost):
+                self.parking.stop(key, error, gaps.CHANGELOG_REMEDY)
+            else:
+                self.parking.wait(key, error)
             del self._coming[key], self.tasks[key]
             await task.close()
             return
@@ -272,12 +276,16 @@ class Assignment:
         self._edges.source.wake()
 
     async def _restore(self, task: Task, at: dict[TP, Position | None]) -> None:
+        incomplete = self._config.on_lost_input == "continue"
+        restoring = partial(
+            recovery.restore, [task], at, self._edges, self._metrics, incomplete=incomplete
+        )
         try:
-            await recovery.restore([task], at, self._edges, self._metrics)
+            await restoring()
         except StoreCorrupted as error:
             log.warning("task %s: %s", task.id, error)
             task.store.clear()
-            await recovery.restore([task], at, self._edges, self._metrics)
+            await restoring()
 
     def raise_failed(self) -> None:
         """Raise what a task raised while it was coming up, or a standby while it followed."""

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 from engine import crashpoint
 from engine.edges import Transaction
 from engine.errors import AccessDenied, CommitUnknown, RecordRefused
+from engine.stages import charged, stages
 from engine.task import State
 from tables.errors import StoreCorrupted, StoreFailed
 
@@ -77,7 +78,7 @@ class Checkpoint:
         cuts = await self._cut(tasks, wait_s)
         if cuts:
             self._flight = asyncio.get_running_loop().create_task(
-                self._deliver(cuts, cuts[0].task.membership), name="commit"
+                charged("commit", self._deliver(cuts, cuts[0].task.membership)), name="commit"
             )
             self._flight.add_done_callback(lambda _: self._edges.source.wake())
 
@@ -115,12 +116,14 @@ class Checkpoint:
             except TimeoutError:
                 log.debug("left out of this commit: %s", [t for t in slow if not t.at_boundary()])
         # 2. cut: no await from here to the end
+        before = stages.switch("cut")
         cuts = []
         for task in running:
             if task.state in {State.RUNNING, State.HOLDING} and task.at_boundary():
                 cut = task.cut()
                 if cut is not None:
                     cuts.append(cut)
+        stages.switch(before)
         for task in slow:
             task.release()
         return cuts
@@ -161,7 +164,9 @@ class Checkpoint:
             raise
         crashpoint.reach("committed")
         # 6. the store follows Kafka, never leads it
+        before = stages.switch("store")
         _store(cuts, ends)
+        stages.switch(before)
         sent: dict[str, int] = {}
         for tp, outputs in rows.items():
             sent[tp.topic] = sent.get(tp.topic, 0) + len(outputs)

@@ -76,7 +76,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     segment_ms: int = 86_400_000
     min_insync: int = 2
     compression: Compression = "zstd"
-    fetch_bytes: int = 1 << 20
+    fetch_bytes: int = 384 << 10
     inbox_records: int = 5_000
     outbox_records: int = 50_000
     memory_bytes: int = 1 << 30
@@ -85,7 +85,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     end_marks: bool = False
     window_headers: bool = False
     stall_ms: int = 1_000
-    collect_after: int = 50_000
+    collect_after: int = 200_000
     security: Security = Security()
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from engine.edges import Position
     from engine.record import TP, Output
     from engine.task import Task
-    from tables.store import Change
+    from tables.store import Change, Entry
 
 
 class TaskCut(NamedTuple):
@@ -26,7 +26,7 @@ class TaskCut(NamedTuple):
     rows: dict[TP, list[Output]]
     changelogs: dict[TP, list[Output]]
     positions: dict[TP, Position]
-    store: dict[str, list[Change]]
+    store: dict[str, list[Entry]]
     before: dict[TP, Position]
     handed: int
     last: tuple[TP, int] | None

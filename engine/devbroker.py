@@ -105,6 +105,10 @@ class BrokerFailed(RuntimeError):
     """A broker was started and did not come up; the message ends with its log's last lines."""
 
 
+class PortTaken(BrokerFailed):
+    """Somebody else has one of its ports."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Recipe:
     """All it takes to start a broker, and to start it again."""
@@ -171,7 +175,7 @@ class DevBroker:
             _free_port(recipe.port)
         except OSError as error:  # else its present owner would answer for the new broker
             why = os.strerror(error.errno or 0)
-            raise BrokerFailed(
+            raise PortTaken(
                 f"{recipe.name} cannot have port {recipe.port} ({why}): choose another one (--port)"
             ) from error
         child = Tether(recipe.argv, directory=recipe.directory, log_path=self.log_path)
@@ -184,8 +188,9 @@ class DevBroker:
         ended = child.exit_code
         child.kill()
         what = f"did not answer within {_READY_S:g} s" if ended is None else f"exited {ended}"
-        log = self.log_path.read_text(errors="replace")
-        raise BrokerFailed(f"{recipe.name} {what}; {self.log_path} ends:\n{_last_lines(log)}")
+        log = _last_lines(self.log_path.read_text(errors="replace"))
+        kind = PortTaken if "Address already in use" in log else BrokerFailed
+        raise kind(f"{recipe.name} {what}; {self.log_path} ends:\n{log}")
 
     def _answers(self, child: Tether) -> bool:
         left_s = _READY_S
@@ -287,7 +292,29 @@ def start_kafka(  # noqa: PLR0913
     libs = _fetch_jars(cache, progress)
     directory = directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
-    port, controller = port or _free_port(), _free_port()
+    jvm = [
+        java,
+        f"-Xmx{heap_mb}m",
+        "-XX:+UseSerialGC",
+        "-Dlog4j2.configurationFile=log4j2.properties",
+    ]
+    jvm += [*(["-XX:TieredStopAtLevel=1"] if fast_start else []), "-cp", f"{libs}/*"]
+    try:
+        return _start_kafka(directory, jvm, overrides, doors, port or _free_port())
+    except PortTaken:  # between our look and its start, which takes seconds
+        if port:
+            raise
+        return _start_kafka(directory, jvm, overrides, doors, _free_port())
+
+
+def _start_kafka(
+    directory: Path,
+    jvm: list[str],
+    overrides: Mapping[str, str],
+    doors: Mapping[str, tuple[int, int]],
+    port: int,
+) -> DevBroker:
+    controller = _free_port()
     settings = {
         **_KAFKA_SETTINGS,
         "listeners": f"BROKER://{_HOST}:{port},CONTROLLER://{_HOST}:{controller}",
@@ -298,13 +325,6 @@ def start_kafka(  # noqa: PLR0913
     text = "".join(f"{key}={value}\n" for key, value in settings.items())
     (directory / "server.properties").write_text(text)
     (directory / "log4j2.properties").write_text(_LOG4J2)
-    jvm = [
-        java,
-        f"-Xmx{heap_mb}m",
-        "-XX:+UseSerialGC",
-        "-Dlog4j2.configurationFile=log4j2.properties",
-    ]
-    jvm += [*(["-XX:TieredStopAtLevel=1"] if fast_start else []), "-cp", f"{libs}/*"]
     _format(directory, jvm)
     argv = (*jvm, "kafka.Kafka", "server.properties")
     return DevBroker(_Recipe(f"Apache Kafka {KAFKA_VERSION}", argv, directory, port, durable=True))

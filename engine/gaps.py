@@ -1,8 +1,9 @@
-"""Input that went before it was read: retention overtook the group, or the topic is another one.
+"""What went before it was read: retention overtook the group, or the topic is another one.
 
 There is no right place to go on, and a jump must never be silent: the task stops with an error that
 names the offsets, or, where ``on_lost_input`` says ``continue``, goes on at what is there and says
-what it left behind.
+what it left behind. The same goes for a changelog that somebody has shortened: what is left of it
+does not make the table. Compaction is no reason: it never moves a partition's first offset.
 """
 
 from __future__ import annotations
@@ -24,6 +25,27 @@ REMEDY = (
     "(HEADRACE_ON_LOST_INPUT), or set the group's offsets with `kafka-consumer-groups "
     "--reset-offsets` while no worker runs"
 )
+
+CHANGELOG_REMEDY = (
+    "To have the table whole, start the worker whose state directory still has it, or give the app "
+    "a new id, so that its tables are built anew from the input. To go on with what is there, "
+    "restart with on_lost_input=continue (HEADRACE_ON_LOST_INPUT). A changelog needs "
+    "cleanup.policy=compact, without delete"
+)
+
+
+def shortened(tp: TP, known: int, begin: int) -> InputLost:
+    """Return what is wrong with a changelog that begins after what a store has of it.
+
+    Args:
+        known: the store has what was before this offset.
+        begin: the first offset that the changelog has.
+    """
+    return InputLost(
+        tp,
+        f"{tp} begins at offset {begin}, and the store has it only up to {known}: {begin - known} "
+        "offsets of this changelog were deleted, and the table cannot be rebuilt without them",
+    )
 
 
 def lost(tp: TP, at: Position | None, bounds: tuple[int, int], topic_id: str) -> InputLost | None:

@@ -32,6 +32,7 @@ from engine.errors import (
 from engine.health import Health
 from engine.metrics import Metrics
 from engine.provision import provide
+from engine.stages import stages
 from engine.task import State
 from engine.watch import Watch
 from tables.errors import StoreCorrupted, StoreFailed
@@ -98,6 +99,7 @@ class Engine:
         """Work until :meth:`stop`; then commit what is done and leave."""
         if self.config.collect_after:
             gc.set_threshold(self.config.collect_after, 20, 50)
+        stages.begin()
         try:
             with Watch(self.config.stall_ms, self.edges.clock, self.metrics):
                 await self.open()

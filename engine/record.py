@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 
 Headers = Sequence[tuple[str, bytes]]
 
+RECORD_BYTES = 300
+"""What the columns and objects of a record take beside its value."""
+
 
 class TP(NamedTuple):
     """A topic and a partition of it."""
@@ -31,11 +34,14 @@ class Batch:
     markers that follow it.
     """
 
-    __slots__ = ("headers", "keys", "next_offset", "offsets", "timestamps", "tp", "values")
+    __slots__ = (
+        "headers", "keys", "next_offset", "offsets", "record_bytes", "timestamps", "tp", "values",
+    )  # fmt: skip
 
     def __init__(self, tp: TP, next_offset: int) -> None:
         self.tp = tp
         self.next_offset = next_offset
+        self.record_bytes = 0  # about how much memory one of its records takes; see measure()
         self.offsets: list[int] = []
         self.timestamps: list[int] = []
         self.keys: list[bytes | None] = []
@@ -45,17 +51,29 @@ class Batch:
     def __len__(self) -> int:
         return len(self.offsets)
 
+    def measure(self) -> None:
+        """Note how much memory one of its records takes, about."""
+        sizes = sum(map(len, filter(None, self.values)))
+        self.record_bytes = RECORD_BYTES + sizes // max(1, len(self.offsets))
+
+    def part(self, start: int, stop: int) -> Batch:
+        """Return records ``start`` to ``stop`` as a batch of their own."""
+        last = stop >= len(self.offsets)
+        part = Batch(self.tp, self.next_offset if last else self.offsets[stop])
+        part.record_bytes = self.record_bytes
+        part.offsets = self.offsets[start:stop]
+        part.timestamps = self.timestamps[start:stop]
+        part.keys = self.keys[start:stop]
+        part.values = self.values[start:stop]
+        part.headers = self.headers[start:stop]
+        return part
+
     def before(self, end: int) -> Batch:
         """Return what lies below ``end``: a fetch brings more than was asked for."""
         if self.next_offset <= end:
             return self
-        count = bisect_left(self.offsets, end)
-        part = Batch(self.tp, end)
-        part.offsets = self.offsets[:count]
-        part.timestamps = self.timestamps[:count]
-        part.keys = self.keys[:count]
-        part.values = self.values[:count]
-        part.headers = self.headers[:count]
+        part = self.part(0, bisect_left(self.offsets, end))
+        part.next_offset = end
         return part
 
     def with_header(self, name: str) -> set[int]:
@@ -123,6 +141,12 @@ class Run:
         part.ends = self.ends and last
         return part
 
+    def since(self, offset: int) -> Run:
+        """Return what the run has from an offset on."""
+        if self.offsets and self.offsets[0] < offset:
+            return self.part(bisect_left(self.offsets, offset), len(self.offsets))
+        return self
+
     def without(self, offsets: set[int]) -> Run:
         """Return the run without these records; it ends where this one does."""
         indexes = [i for i, offset in enumerate(self.offsets) if offset not in offsets]
@@ -136,6 +160,17 @@ class Run:
         )  # fmt: skip
         run.ends = self.ends
         return run
+
+
+Refused = tuple[int, bytes | None, bytes | None, int, Headers]
+"""A record for the dead letters: offset, key, value, timestamp (ms), headers with the reason."""
+
+
+class Piece(NamedTuple):
+    """A piece of work: a run of good records, and what was refused around them."""
+
+    run: Run
+    refused: list[Refused]
 
 
 Output = tuple[bytes | None, bytes | None, int, Headers]

@@ -7,8 +7,10 @@ offset, so a restore that is interrupted goes on where it was. A table that *is*
 to where it was at the commit, even if a slower reader of the same topic was behind; what comes
 after it is input.
 
-A store that is ahead of its changelog, or behind its beginning, belongs to another topic, and one
-that is older than tombstones are kept may lack deletions: it is wiped and restored from the start.
+A store that is ahead of its changelog belongs to another topic, and one that is older than
+tombstones are kept may lack deletions: it is wiped and restored from the start. Where that is not
+there any more, or the changelog has lost more than the store has, there is no table to be had
+(:mod:`engine.gaps`).
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from engine import crashpoint, incarnation, position
+from engine import crashpoint, gaps, incarnation, position
 from engine.record import TP
 from engine.task import TABLE
 from tables.store import META
@@ -45,6 +47,7 @@ class _Span:
         self.table = table
         self.meta_key = meta_key
         self.end = end
+        self.begin = self.last = 0  # of the topic as it is now
         raw = task.store.get("headrace.meta", meta_key)
         self.known = self.start = 0 if raw is None else int(raw)
 
@@ -56,14 +59,21 @@ async def restore(
     metrics: Metrics,
     *,
     follow: bool = False,
+    incomplete: bool = False,
 ) -> int:
     """Restore all tables of these tasks; return how many records that took.
 
     Args:
-        follow: stop before transactions that are still open; there will be another time.
+        follow: stop before transactions that are still open; there will be another time. Tables
+            that cannot be whole are left alone.
+        incomplete: take what there is of a changelog that has lost its beginning.
+
+    Raises:
+        InputLost: a changelog has lost what a store needs.
     """
     reader, began_ms = edges.log, edges.clock.now_ms()
     spans = await _spans(tasks, committed, edges, follow=follow)
+    spans = _from_where(spans, edges.clock.now_ms(), follow=follow, incomplete=incomplete)
     by_tp = {span.tp: span for span in spans}
     total = sum(max(0, span.end - span.start) for span in spans)
     who = ", ".join(task.id for task in tasks)
@@ -114,25 +124,47 @@ async def _spans(
         bounds = await edges.log.bounds(
             [span.tp for span in spans]
         )  # ahead of markers on their way?
-    now_ms = edges.clock.now_ms()
-    foreign = {
-        span.task.id for span in spans if _foreign(span, bounds[span.tp]) or _outdated(span, now_ms)
-    }
     for span in spans:
-        if span.task.id in foreign:
-            span.start = 0
-        span.start = max(span.start, bounds[span.tp][0])
-    for task in tasks:
-        if task.id in foreign:
-            log.warning("task %s: its store does not fit the changelogs; restoring anew", task.id)
-            task.store.clear()
+        span.begin, span.last = bounds[span.tp]
     return spans
 
 
-def _foreign(span: _Span, bounds: tuple[int, int]) -> bool:
+def _from_where(spans: list[_Span], now_ms: int, *, follow: bool, incomplete: bool) -> list[_Span]:
+    """Decide where to begin; empty the stores that have to be made from the beginning.
+
+    Raises:
+        InputLost: see :func:`restore`.
+    """
+    foreign = {span.task.id for span in spans if _foreign(span) or _outdated(span, now_ms)}
+    for span in spans:
+        if span.task.id in foreign:
+            span.start = 0
+    short = [span for span in spans if _is_short(span)]
+    if short and not incomplete:
+        if not follow:
+            raise gaps.shortened(short[0].tp, short[0].start, short[0].begin)
+        left_alone = {span.task.id for span in short}
+        spans = [span for span in spans if span.task.id not in left_alone]
+    elif short:
+        foreign |= {span.task.id for span in short}
+    for task in {span.task.id: span.task for span in spans if span.task.id in foreign}.values():
+        log.warning("task %s: its store does not fit the changelogs; restoring anew", task.id)
+        task.store.clear()
+    for span in spans:
+        span.start = max(span.begin, 0 if span.task.id in foreign else span.start)
+    return spans
+
+
+def _foreign(span: _Span) -> bool:
     """Say whether the store's offset can come from this topic as it is now."""
-    begin, end = bounds
-    return span.known > end or 0 < span.known < begin
+    overtaken = span.table.changelog is None and 0 < span.known < span.begin
+    return span.known > span.last or overtaken
+
+
+def _is_short(span: _Span) -> bool:
+    """Say whether a changelog has lost what the store lacks; the end of all is a marker."""
+    marker = 1 if span.begin == span.last else 0
+    return span.table.changelog is not None and span.start < span.begin - marker
 
 
 def _outdated(span: _Span, now_ms: int) -> bool:

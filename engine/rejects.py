@@ -16,10 +16,9 @@ if TYPE_CHECKING:
 
     from engine.contracts.limits import Violation
     from engine.errors import AgentFailed
-    from engine.inbox import Piece, Refused
     from engine.metrics import Metrics
     from engine.outbox import Lane, Outbox
-    from engine.record import Batch, Headers, Run
+    from engine.record import Batch, Headers, Piece, Refused, Run
     from engine.topic import Topic
 
 

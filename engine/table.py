@@ -310,23 +310,20 @@ class WindowedTable(TableHandle):
         return rows
 
 
-class WindowSet:
-    """One key's values in the windows of the event in hand."""
+class WindowSet(msgspec.Struct, gc=False, eq=False):
+    """One key's values in the windows of the event in hand. A Struct: one is made per event."""
 
-    __slots__ = ("_key", "_partition", "_ts")
-
-    def __init__(self, partition: WindowPartition, key: Any, ts: int) -> None:
-        self._partition = partition
-        self._key = key
-        self._ts = ts
+    partition: WindowPartition
+    key: Any
+    ts: int
 
     def fold(self, change: Callable[[Any, Any], Any], other: Any) -> WindowSet:
         """Set the value to ``change(value, other)`` in each of the event's windows.
 
         Without a key nothing happens, as in Kafka Streams: not even stream time moves.
         """
-        if self._key is not None:
-            self._partition.fold(self._key, self._ts, change, other)
+        if self.key is not None:
+            self.partition.fold(self.key, self.ts, change, other)
         return self
 
     def apply(self, change: Callable[[Any], Any]) -> WindowSet:
@@ -335,18 +332,20 @@ class WindowSet:
 
     def current(self) -> Any:
         """Return the value in the latest window of the event's time, or the table's default."""
-        return self._partition.value(self._key, self._ts)
+        return self.partition.value(self.key, self.ts)
 
     def now(self) -> Any:
         """Return the value in the latest window of the stream's time, or the table's default."""
-        return self._partition.value(self._key, self._partition.stream_time)
+        return self.partition.value(self.key, self.partition.stream_time)
 
     def value(self) -> Any:
         """Return what :meth:`current` does (Faust's name)."""
         return self.current()
 
     def __iadd__(self, other: Any) -> WindowSet:
-        return self.fold(operator.add, other)
+        if self.key is not None:  # what fold does: once an event, it saves a call
+            self.partition.fold(self.key, self.ts, operator.add, other)
+        return self
 
     def __isub__(self, other: Any) -> WindowSet:
         return self.fold(operator.sub, other)

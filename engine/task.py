@@ -20,7 +20,6 @@ or CLOSED: what a task holds in memory is worth nothing once it is in doubt.
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_left
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +27,11 @@ from engine import position, rejects
 from engine.agent import Runner
 from engine.context import Context
 from engine.cut import TaskCut
-from engine.inbox import Inbox, Input, Piece
+from engine.inbox import Inbox, Input
 from engine.outbox import Outbox
-from engine.record import TP, Batch, Output, Run
+from engine.record import TP, Batch, Output, Piece, Run
 from engine.results import result_writer
+from engine.stages import stages
 from engine.verdicts import Poison, Verdicts
 from tables.store import META
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from engine.topic import Topic
     from engine.topology import SubTopology
     from tables.errors import StateError
-    from tables.store import Change
+    from tables.store import Entry
 
 DEAD_LETTERS = "!dead-letters"
 TABLE = "!table"
@@ -54,10 +54,9 @@ TABLE = "!table"
 END_MARK = "headrace.end-of-input"
 """The header of a record that says: this partition ends here, close every window."""
 
-
-EVENT_BYTES = 600
-"""What the columns and objects of an event take beside its bytes."""
-DECODED = 4  # times its bytes, which are kept too
+PIECE_RECORDS = 1_000
+"""So many are decoded at a time, at most: they should be in the processor's cache when the agents
+come to them."""
 
 
 class State(Enum):
@@ -220,21 +219,8 @@ class Task:
     # -- in ----------------------------------------------------------------------------------
 
     def receive(self, batch: Batch) -> None:
-        """Take what one poll brought for one input: decode and check it all, queue it."""
-        topic = self._topics[batch.tp.topic]
-        run, checked = topic.decode(batch)
-        refused = [
-            rejects.dead_letter(topic, batch, index, violation)
-            for index, violation in checked.broken
-        ]
-        if self._end_marks and (marks := batch.with_header(END_MARK)):
-            run = run.without(marks)  # a null value: some contracts refuse it, others do not
-            run.ends = True
-            refused = [row for row in refused if row[0] not in marks]
-        sizes = sum([len(value) for value in run.values if value is not None])
-        record_bytes = EVENT_BYTES + sizes * DECODED // max(1, len(run))
-        self.inbox.inputs[batch.tp].add(Piece(run, refused, record_bytes))
-        self._metrics.received(batch.tp.topic, len(run), checked)
+        """Queue what one poll brought for one input."""
+        self.inbox.inputs[batch.tp].add(batch)
 
     def advance(self, limit: int) -> int:
         """Give the agents their next events, if they are done with the last ones.
@@ -246,11 +232,26 @@ class Task:
             return 0
         self._finish()
         limit = self._limit(limit)
-        piece = self.inbox.next(limit) if limit > 0 else None
-        if piece is None:
+        batch = self.inbox.next(min(limit, PIECE_RECORDS)) if limit > 0 else None
+        if batch is None:
             return 0
+        before = stages.switch("decode")
+        piece = self._decode(batch)
+        stages.switch(before)
         self._begin(piece)
-        return len(piece.run) + len(piece.refused) or 1
+        return len(batch) or 1
+
+    def _decode(self, batch: Batch) -> Piece:
+        """Decode and check all of a batch."""
+        topic = self._topics[batch.tp.topic]
+        run, checked = topic.decode(batch)
+        refused = [rejects.dead_letter(topic, batch, *broken) for broken in checked.broken]
+        if self._end_marks and (marks := batch.with_header(END_MARK)):
+            run = run.without(marks)  # a null value: some contracts refuse it, others do not
+            run.ends = True
+            refused = [row for row in refused if row[0] not in marks]
+        self._metrics.received(batch.tp.topic, len(run), checked)
+        return Piece(run, refused)
 
     def _limit(self, limit: int) -> int:
         """Return how many events may be handed out, where it matters which.
@@ -287,7 +288,7 @@ class Task:
         done[DEAD_LETTERS] = max(done[DEAD_LETTERS], run.next_offset)
         table = self._sources.get(run.tp.topic)
         if table is not None:
-            new = _from(run, done[TABLE])
+            new = run.since(done[TABLE])
             self.tables[table.name].follow(new.keys, new.events, new.values)
             done[TABLE] = max(done[TABLE], run.next_offset)
         self._ending = run.ends
@@ -306,7 +307,7 @@ class Task:
 
     def _share(self, runner: Runner, run: Run) -> Run:
         """Return what of a run an agent has still to do: not what lies behind it, nor poison."""
-        run = _from(run, runner.feed.positions().get(run.tp, 0))
+        run = run.since(runner.feed.positions().get(run.tp, 0))
         for (agent, tp, offset), error in self._verdicts.poison.items():
             if agent == runner.name and tp == run.tp and offset in run.offsets:
                 if runner.agent.policy.outcome == "dead_letter" and error.letter:
@@ -384,7 +385,7 @@ class Task:
         if not any(runner.feed.busy for runner in self._runners):
             self._finish()  # the positions below are beyond the mark: so must be its effect
         changelogs: dict[TP, list[Output]] = {}
-        store: dict[str, list[Change]] = {}
+        store: dict[str, list[Entry]] = {}
         now = self._edges.clock.now_ms()
         for table in self.part.tables:
             cut = self.tables[table.name].cut()
@@ -441,10 +442,3 @@ class Task:
         self.moved_ms = self._edges.clock.elapsed_ms()
         for partition in self.tables.values():
             partition.committed()
-
-
-def _from(run: Run, seen: int) -> Run:
-    """Return what a run has from an offset on."""
-    if run.offsets and run.offsets[0] < seen:
-        return run.part(bisect_left(run.offsets, seen), len(run))
-    return run

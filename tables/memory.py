@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from tables.store import Change
+    from tables.store import Entry
 
 
 class MemoryStore:
@@ -33,15 +33,18 @@ class MemoryStore:
         keys = sorted(key for key in rows if key >= start and (end is None or key < end))
         return [(key, rows[key]) for key in keys[:limit]]
 
-    def write(self, changes: Mapping[str, Iterable[Change]]) -> None:
+    def write(self, changes: Mapping[str, Iterable[Entry]]) -> None:
         """Apply all changes of all families."""
         for family, entries in changes.items():
             rows = self._families.setdefault(family, {})
             for key, value in entries:
                 if value is None:
                     rows.pop(key, None)
-                else:
+                elif isinstance(value, bytes):
                     rows[key] = value
+                else:
+                    for gone in [each for each in rows if key <= each < value.end]:
+                        del rows[gone]
 
     def clear(self) -> None:
         """Forget everything."""

@@ -71,9 +71,8 @@ class SessionPartition:
 
     __slots__ = (
         "_aggregate", "_close_after", "_codec", "_complete", "_dirty", "_emission", "_emit",
-        "_key", "_live", "_store", "_timers", "bytes_max", "cache_entries", "entry_bytes", "family",
-        "gap", "late",
-        "stream_time",
+        "_gap_ms", "_key", "_live", "_reduce", "_silent", "_store", "_timers", "bytes_max",
+        "cache_entries", "entry_bytes", "family", "gap", "late", "stream_time",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913
@@ -99,7 +98,11 @@ class SessionPartition:
         self._store = store
         self._key = key
         self._aggregate = aggregate
+        assert aggregate.reduce is not None, f"table {family} has no reduce function"
+        self._reduce = aggregate.reduce
+        self._gap_ms = gap.gap_ms
         self._emission = emission if emit is not None else None
+        self._silent = self._emission != "updates"
         self._emit = emit
         self._codec = sessions_codec(aggregate.value_type)
         self._live: dict[Any, _Live] = {}
@@ -114,14 +117,13 @@ class SessionPartition:
         sessions = self._live.get(key)
         if sessions is None:
             sessions = self._load(key)
-        reduce = self._aggregate.reduce
-        assert reduce is not None, f"table {self.family} has no reduce function"
-        if len(sessions) == 1 and self._emission != "updates":
+        if len(sessions) == 1 and self._silent:
             session = sessions[0]
-            if session.start <= ts <= session.end + self.gap.gap_ms:  # nearly every event
-                if ts > session.end:  # noqa: PLR1730
+            end = session.end
+            if session.start <= ts <= end + self._gap_ms:  # nearly every event
+                if ts > end:
                     session.end = ts
-                session.value = reduce(session.value, event)
+                session.value = self._reduce(session.value, event)
                 self._dirty[key] = None
             else:
                 self._merge(key, sessions, ts, event)
@@ -152,6 +154,17 @@ class SessionPartition:
 
     def _merge(self, key: Any, sessions: _Live, ts: int, event: Any) -> None:
         """Do what :meth:`update` does for one open session, for any case."""
+        if not sessions:  # the usual one
+            if ts < self.stream_time - self._close_after:
+                self.late += 1
+                return
+            sessions.append(Session(ts, ts, self._reduce(self._aggregate.initial(), event)))
+            self._dirty[key] = None
+            self._timers.set(ts + self._close_after + 1, self._key.encode(key))
+            if not self._silent:
+                assert self._emit is not None
+                self._emit(key, ts, ts, sessions[0].value, ts)
+            return
         joined, others = split(sessions, ts, self.gap.gap_ms)
         start = min([ts, *(s.start for s in joined)])
         end = max([ts, *(s.end for s in joined)])
@@ -166,8 +179,7 @@ class SessionPartition:
         for session in joined[1:]:
             assert self._aggregate.merge is not None, f"table {self.family} has no merge function"
             value = self._aggregate.merge(value, session.value)
-        assert self._aggregate.reduce is not None
-        value = self._aggregate.reduce(value, event)
+        value = self._reduce(value, event)
         sessions[:] = [*others, Session(start, end, value)]
         self._dirty[key] = None
         if not joined:  # else a timer is there already; it sets itself anew when it fires
@@ -186,6 +198,9 @@ class SessionPartition:
                 sessions = self._live.get(key)
                 if sessions is None:
                     sessions = self._load(key)
+                if len(sessions) == 1 and sessions[0].end >= keep_from:  # it has gone on
+                    self._timers.set(sessions[0].end + self._close_after + 1, raw_key)
+                    continue
                 live = [s for s in sessions if s.end >= keep_from]
                 if live:
                     soonest = min(s.end for s in live)

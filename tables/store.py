@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import rocksdict
 
@@ -25,6 +25,19 @@ if TYPE_CHECKING:
 
 Change = tuple[bytes, bytes | None]
 """A key and its new value; None deletes it."""
+
+
+class Below(NamedTuple):
+    """In place of a value: all keys from this one up to ``end``, without it, are deleted.
+
+    One entry of RocksDB for a whole window, where a deletion a key costs as much as writing it.
+    """
+
+    end: bytes
+
+
+Entry = tuple[bytes, bytes | Below | None]
+"""A change of a store, which can also be a :class:`Below`."""
 
 META = "headrace.meta"
 TIMERS = "headrace.timers"
@@ -57,8 +70,8 @@ class Store(Protocol):
         """Return the entries with start <= key < end in byte order, the first ``limit`` at most."""
         ...
 
-    def write(self, changes: Mapping[str, Iterable[Change]]) -> None:
-        """Apply all changes of all families, or none of them."""
+    def write(self, changes: Mapping[str, Iterable[Entry]]) -> None:
+        """Apply all changes of all families in their order, or none of them."""
         ...
 
     def clear(self) -> None:
@@ -238,14 +251,14 @@ class RocksStore:
             return StoreFailed(self.path, str(error))
         return StoreCorrupted(self.path, str(error))
 
-    def write(self, changes: Mapping[str, Iterable[Change]]) -> None:
+    def write(self, changes: Mapping[str, Iterable[Entry]]) -> None:
         """Apply all changes of all families in one atomic WriteBatch."""
         try:
             self._write(changes)
         except Exception as error:
             raise self._failure(error) from error
 
-    def _write(self, changes: Mapping[str, Iterable[Change]]) -> None:
+    def _write(self, changes: Mapping[str, Iterable[Entry]]) -> None:
         batch = rocksdict.WriteBatch(raw_mode=True)
         put, delete = batch.put, batch.delete
         for family, rows in changes.items():
@@ -253,6 +266,8 @@ class RocksStore:
             for key, value in rows:
                 if value is None:
                     delete(key, handle)
+                elif type(value) is Below:
+                    batch.delete_range(key, value.end, handle)
                 else:
                     put(key, value, handle)
         self._db.write(batch)

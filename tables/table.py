@@ -13,17 +13,17 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from tables.codec import Codec
-    from tables.store import Change, Store
+    from tables.store import Change, Entry, Store
 
 
 class Cut(NamedTuple):
-    """What one commit takes from a partition: the same bytes for Kafka and for the store."""
+    """What one commit takes from a partition, for Kafka and for the store."""
 
     changelog: list[Change]
-    store: dict[str, list[Change]]
+    store: Mapping[str, Sequence[Entry]]
 
 
 ENTRY_BYTES = 300

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from tables.codec import TIME_BYTES, decode_time, encode_time, value_codec
+from tables.store import Below
 from tables.table import ENTRY_BYTES, Cut, entry_bytes
 from tables.timers import NEVER
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tables.codec import Codec
-    from tables.store import Change, Store
+    from tables.store import Change, Entry, Store
 
 Emission = Literal["final", "updates"]
 
@@ -102,9 +103,9 @@ class WindowPartition:
     """
 
     __slots__ = (
-        "_aggregate", "_dirty", "_emission", "_emit", "_gone", "_key", "_open", "_span", "_store",
-        "_tumbling", "_value", "bytes_max", "cache_entries", "entry_bytes", "family", "late",
-        "next_close_ms", "stream_time", "windows",
+        "_aggregate", "_dirty", "_emission", "_emit", "_emptied", "_gone", "_initial", "_key",
+        "_open", "_span", "_store", "_tumbling", "_value", "bytes_max", "cache_entries",
+        "entry_bytes", "family", "late", "next_close_ms", "stream_time", "windows",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913
@@ -131,12 +132,14 @@ class WindowPartition:
         self._store = store
         self._key = key
         self._aggregate = aggregate
+        self._initial = aggregate.initial
         self._emission = emission if emit is not None else None
         self._emit = emit
         self._value = _stamped_codec(aggregate.value_type)
         self._open: dict[int, _Window] = {}
         self._dirty: list[tuple[int, Any, _Cell]] = []
-        self._gone: list[tuple[int, bytes]] = []  # start and raw key of stored entries to delete
+        self._gone: list[Change] = []  # the tombstones of entries that the store has
+        self._emptied: list[Entry] = []  # the same for the store: one for each window
         self.next_close_ms = NEVER
         self._find_stored()
 
@@ -190,15 +193,21 @@ class WindowPartition:
         self, start: int, key: Any, ts: int, change: Callable[[Any, Any], Any], other: Any
     ) -> None:
         window = self._open.get(start)
-        cell = window.get(key) if window is not None else None
+        if window is None:
+            window = self._open_window(start)
+        cell = window.get(key)
+        if cell is None and not window.complete:
+            cell = self._stored(window, start, key)
         if cell is None:
-            cell = self._find(start, key) or self._create(start, key, ts)
-        cell.value = change(cell.value, other)
-        if ts > cell.timestamp:  # noqa: PLR1730
-            cell.timestamp = ts
-        if not cell.dirty:
-            cell.dirty = True
+            cell = window[key] = _Cell(ts, change(self._initial(), other), True, False)  # noqa: FBT003
             self._dirty.append((start, key, cell))
+        else:
+            cell.value = change(cell.value, other)
+            if ts > cell.timestamp:  # noqa: PLR1730
+                cell.timestamp = ts
+            if not cell.dirty:
+                cell.dirty = True
+                self._dirty.append((start, key, cell))
         if self._emission == "updates":
             assert self._emit is not None
             self._emit(key, start, start + self.windows.size_ms, cell.value, cell.timestamp)
@@ -214,23 +223,24 @@ class WindowPartition:
         if window is None:
             return None
         cell = window.get(key)
-        if cell is None and not window.complete:
-            raw = self._store.get(self.family, encode_time(start) + self._key.encode(key))
-            if raw is not None:
-                cell = window[key] = self._load(raw)
+        return cell if cell is not None or window.complete else self._stored(window, start, key)
+
+    def _stored(self, window: _Window, start: int, key: Any) -> _Cell | None:
+        """Bring a key of a window from the store into the overlay, if it is there."""
+        raw = self._store.get(self.family, encode_time(start) + self._key.encode(key))
+        if raw is None:
+            return None
+        cell = window[key] = self._load(raw)
         return cell
 
     def _load(self, raw: bytes) -> _Cell:
         timestamp, value = self._value.decode(raw)
         return _Cell(timestamp, value, False, True)  # noqa: FBT003
 
-    def _create(self, start: int, key: Any, ts: int) -> _Cell:
-        window = self._open.get(start)
-        if window is None:
-            window = self._open[start] = _Window(complete=True)
-            self.next_close_ms = min(self.next_close_ms, start + self._span)
-        cell = window[key] = _Cell(ts, self._aggregate.initial(), False, False)  # noqa: FBT003
-        return cell
+    def _open_window(self, start: int) -> _Window:
+        window = self._open[start] = _Window(complete=True)
+        self.next_close_ms = min(self.next_close_ms, start + self._span)
+        return window
 
     def _close_due(self) -> None:
         for start in sorted(self._open):
@@ -243,12 +253,17 @@ class WindowPartition:
         """Emit (when final) and delete every entry of one window, in the order of its keys."""
         end = start + self.windows.size_ms
         emit = self._emit if self._emission == "final" else None
+        prefix = encode_time(start)
+        gone = self._gone
+        stored = len(gone)
         for raw_key, key, cell in self._entries(start):
             if emit is not None:
                 emit(key, start, end, cell.value, cell.timestamp)
             cell.dirty = False
             if cell.stored:
-                self._gone.append((start, raw_key))
+                gone.append((prefix + raw_key, None))
+        if len(gone) > stored:
+            self._emptied.append((prefix, Below(encode_time(start + 1))))
         del self._open[start]
 
     def _entries(self, start: int) -> list[tuple[bytes, Any, _Cell]]:
@@ -283,17 +298,18 @@ class WindowPartition:
     def cut(self) -> Cut:
         """Return what changed since the last cut, encoded once for changelog and store alike."""
         encode_key, encode = self._key.encode, self._value.encode
-        changes: list[Change] = [(encode_time(start) + key, None) for start, key in self._gone]
+        changes: list[Change] = []
+        prefixes = {start: encode_time(start) for start in self._open}
         for start, key, cell in self._dirty:
             if cell.dirty:  # else its window has closed
                 cell.dirty = False
                 cell.stored = True
                 stamped = encode((cell.timestamp, cell.value))
-                changes.append((encode_time(start) + encode_key(key), stamped))
-        self._dirty = []
-        self._gone = []
+                changes.append((prefixes[start] + encode_key(key), stamped))
+        gone, emptied = self._gone, self._emptied
+        self._dirty, self._gone, self._emptied = [], [], []
         self.entry_bytes = entry_bytes(changes, self.entry_bytes)
-        return Cut(changes, {self.family: changes})
+        return Cut([*gone, *changes], {self.family: [*emptied, *changes]})
 
     def _entries_held(self) -> int:
         return sum(map(len, self._open.values()))

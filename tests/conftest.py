@@ -3,8 +3,12 @@
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from engine import security
+
+settings.register_profile("headrace", settings(), deadline=None)  # the machine may be busy
+settings.load_profile("headrace")
 
 
 @pytest.fixture(autouse=True)

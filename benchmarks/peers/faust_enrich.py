@@ -42,7 +42,9 @@ app = faust.App(
     processing_guarantee="at_least_once",
     web_enabled=False,
 )
-raw_events = app.topic("valid-events", key_type=str, key_serializer="raw", value_type=RawEvent)
+raw_events = app.topic(
+    os.environ["BENCH_INPUT"], key_type=str, key_serializer="raw", value_type=RawEvent
+)
 user_profiles = app.topic("user-profiles", key_type=str, key_serializer="raw", value_type=Profile)
 enriched_events = app.topic("enriched-events", value_type=EnrichedEvent)
 profiles = app.Table("profiles", value_type=Profile, options={"driver": "rocksdict"})

@@ -27,7 +27,9 @@ app = faust.App(
     processing_guarantee="at_least_once",
     web_enabled=False,
 )
-raw_events = app.topic("valid-events", key_type=str, key_serializer="raw", value_type=RawEvent)
+raw_events = app.topic(
+    os.environ["BENCH_INPUT"], key_type=str, key_serializer="raw", value_type=RawEvent
+)
 progress = app.topic("progress", value_type=int)
 
 

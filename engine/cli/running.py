@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 STOP_S = 10.0
+FILES_MAX = 1 << 16
+"""A store takes some 12 open files, and a shell's soft limit is often 1,024: 80 tasks."""
 
 
 def run_loop(work: Coroutine[Any, Any, T]) -> T:
@@ -31,12 +33,25 @@ def run_loop(work: Coroutine[Any, Any, T]) -> T:
 
 
 def run(app: App, ready: str) -> None:
-    """Run an app until a signal.
+    """Run an app until a signal, with as many open files as the system allows.
 
     Raises:
         HeadraceError: what ended it, if not a signal.
     """
+    raise_file_limit()
     run_loop(_until_signal(app, ready))
+
+
+def raise_file_limit() -> None:
+    """Raise the soft limit of open files to the hard one, where a system has them."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_MAX if hard == resource.RLIM_INFINITY else min(FILES_MAX, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _until_signal(app: App, ready: str) -> None:

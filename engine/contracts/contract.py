@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from engine.contracts.limits import Gauge, Limits, Violation, is_deep
+from engine.contracts.loose import Loose, loose
 from engine.contracts.patterns import text_limits
 from tables.codec import key_codec
 
@@ -71,6 +72,7 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
         null_values: tombstones are part of the contract (compacted topics).
         event_time: takes an event, returns its time in ms; None: the record's timestamp.
         gauge: looks at records before they are decoded.
+        loose: decodes faster than ``decode``, and checks patterns by the batch.
     """
 
     name: str
@@ -86,6 +88,7 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
     null_values: bool = False
     event_time: Callable[[Any], int] | None = None
     gauge: Gauge = Gauge.of(Limits())
+    loose: Loose | None = None
 
     @classmethod
     def of(  # noqa: PLR0913
@@ -123,13 +126,14 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
             value_type=value_type,
             decode=decode,
             encode=encode,
-            rules=(*structural_rules(value_type), *rules, *_time_rules(time_of)),
+            rules=(*structural_rules(value_type), *rules, *_time_rules(time_of, nulls=null_values)),
             key_type=key_type,
             key_required=key_required,
             key_field=operator.attrgetter(key_field) if key_field else None,
             null_values=null_values,
             event_time=time_of,
             gauge=Gauge.of(limits, text_limits(name, value_type), deep=is_deep(value_type)),
+            loose=loose(value_type),
         )
 
     def check(
@@ -150,7 +154,7 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
             _refuse([i for i, key in enumerate(keys) if key is None], _NO_KEY, events, broken)
         joined = b"\0".join(filter(None, keys))  # all at once: there is nearly always nothing
         if len(joined) > self.gauge.limits.record_bytes:
-            _refuse_each(self.gauge.heavy(keys), events, broken)
+            _refuse_each(self.gauge.heavy_keys(keys), events, broken)
         if not (self.key_type is str and _is_text(joined)):
             _refuse(_foreign_keys(self.key_type, keys), _FOREIGN_KEY, events, broken)
         checked = Checked(events, broken=broken)
@@ -166,37 +170,85 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
         self, values: Sequence[bytes | None]
     ) -> tuple[list[Any], list[tuple[int, Violation]]]:
         """Return the events, and what is wrong with the others."""
-        decode, measure, most = self.decode, self.gauge.measure, self.gauge.most
+        heavy = self.gauge.heavy_values(values)
+        if not heavy:
+            return self._decode_each(values, range(len(values)))
+        places = [index for index in range(len(values)) if index not in heavy]
+        events, broken = self._decode_each([values[index] for index in places], places)
+        return events, sorted([*heavy.items(), *broken], key=operator.itemgetter(0))
+
+    def _decode_each(
+        self, values: Sequence[bytes | None], places: Sequence[int]
+    ) -> tuple[list[Any], list[tuple[int, Violation]]]:
+        """Return the events, and what is wrong with the others, by their place in the batch.
+
+        ``extend`` keeps what came before a value that raises, and goes on behind it: no line of
+        Python is run for a good record.
+        """
+        decode: Callable[[Any], Any] = (self.loose or self).decode
         events: list[Any] = []
-        append = events.append
         broken: list[tuple[int, Violation]] = []
-        for index, value in enumerate(values):
+        rest = map(decode, values)
+        while True:
             try:
-                if len(value) > most and (found := measure(value)):  # type: ignore[arg-type]
-                    broken.append((index, found))
-                else:
-                    append(decode(value))  # type: ignore[arg-type]
+                events.extend(rest)
             except (ValueError, TypeError, RecursionError) as error:
+                index = len(events) + len(broken)
+                value = values[index]
                 if value is None and self.null_values:
-                    append(None)
+                    events.append(None)
                 else:
-                    broken.append((index, violation_of(value, error)))
+                    broken.append((places[index], self._violation(value, error)))
+            else:
+                break
+        if self.loose is not None and (bad := self.loose.settle(events, nulls=self.null_values)):
+            self._refuse_texts(bad, values, places, events, broken)
         return events, broken
+
+    def _violation(self, value: bytes | None, error: Exception) -> Violation:
+        """Name the first fault of a record, as its type has it with its patterns."""
+        if self.loose is not None and value is not None:
+            try:
+                self.decode(value)
+            except (ValueError, TypeError, RecursionError) as strict:
+                return violation_of(value, strict)  # kept in a variable, it would hold the batch
+        return violation_of(value, error)
+
+    def _refuse_texts(
+        self,
+        bad: list[int],
+        values: Sequence[bytes | None],
+        places: Sequence[int],
+        events: list[Any],
+        broken: list[tuple[int, Violation]],
+    ) -> None:
+        """Take the events with these indexes out again: they break a pattern."""
+        gone = {place for place, _ in broken}
+        decoded = [index for index, place in enumerate(places) if place not in gone]
+        for each in reversed(bad):
+            index = decoded[each]
+            del events[each]
+            broken.append((places[index], self._violation(values[index], _NO_ERROR)))
+        broken.sort(key=operator.itemgetter(0))
+
+
+_NO_ERROR = ValueError("breaks a pattern")
 
 
 LATEST_MS = 253_402_300_799_999
 """The last millisecond of the year 9999. What claims to be later, or before 1970, is no time."""
 
 
-def _time_rules(time_of: Callable[[Any], int] | None) -> tuple[Rule, ...]:
+def _time_rules(time_of: Callable[[Any], int] | None, *, nulls: bool) -> tuple[Rule, ...]:
     """Return the rule that an event's time is one: Kafka cannot carry any other."""
     if time_of is None:
         return ()
 
     def out_of_range(events: Sequence[Any]) -> Iterable[int]:
-        times = [0 if event is None else time_of(event) for event in events]
-        if not times or (min(times) >= 0 and max(times) <= LATEST_MS):
+        some = [event for event in events if event is not None] if nulls else events
+        if not some or (min(map(time_of, some)) >= 0 and max(map(time_of, some)) <= LATEST_MS):
             return ()
+        times = [0 if event is None else time_of(event) for event in events]
         return [index for index, time in enumerate(times) if not 0 <= time <= LATEST_MS]
 
     return (Rule("event_time.range", description="not a time from 1970 to 9999",

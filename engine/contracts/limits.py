@@ -78,7 +78,14 @@ class Gauge(msgspec.Struct, frozen=True):
             return Violation(f"{field}.length", field, message)
         return None
 
-    def heavy(self, keys: Sequence[bytes | None]) -> dict[int, Violation]:
+    def heavy_values(self, values: Sequence[bytes | None]) -> dict[int, Violation]:
+        """Return what is wrong with values, before they are decoded, by index."""
+        if max(map(len, filter(None, values)), default=0) <= self.most:
+            return {}  # nearly always
+        large = [i for i, value in enumerate(values) if value and len(value) > self.most]
+        return {i: wrong for i in large if (wrong := self.measure(values[i]))}  # type: ignore[arg-type]
+
+    def heavy_keys(self, keys: Sequence[bytes | None]) -> dict[int, Violation]:
         """Return what is wrong with keys that are too large, by index."""
         most, found = self.limits.record_bytes, _bytes("key", self.limits)
         return {i: found for i, key in enumerate(keys) if key is not None and len(key) > most}

@@ -33,6 +33,7 @@ from engine.kafka.client import back_off, make_consumer, release, unreachable
 from engine.kafka.producer import KafkaOutlet, Membership, transactional_id, unsigned
 from engine.kafka.records import read_columns
 from engine.record import TP, Batch
+from engine.stages import stages
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable
@@ -216,7 +217,9 @@ class KafkaSource:
             if failed:
                 self._raise(tp, fetched)
             elif fetched.check_assignment(key) and fetched.has_more():
+                before = stages.switch("poll")
                 batch = read_columns(tp, fetched._partition_records)
+                stages.switch(before)
                 fetched._assignment.state_value(key).consumed_to(batch.next_offset)
                 batches.append(batch)
         return batches

@@ -25,6 +25,7 @@ from engine.kafka import protocol
 from engine.kafka.client import FUTURE_MS, back_off, connect
 from engine.kafka.records import CODECS, Encoded, encode_batches
 from engine.record import TP
+from engine.stages import charged
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Collection, Iterable
@@ -142,7 +143,9 @@ class Producing:
                 by_node[node][tp] = batch
         ends: dict[TP, int] = {}
         refused: dict[TP, int] = {}
-        answers = await together(self._produce(node, part) for node, part in by_node.items())
+        answers = await together(
+            charged("produce", self._produce(node, part)) for node, part in by_node.items()
+        )
         for answer in answers:
             for topic, partitions in answer.topics:
                 for partition, code, offset, *_ in partitions:

@@ -39,9 +39,10 @@ from engine.kafka.client import back_off
 from engine.kafka.produce import Connected, Producing, Refused, together
 from engine.kafka.records import halves
 from engine.record import TP
+from engine.stages import charged, stages
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Callable, Coroutine, Iterable
 
     from engine.clock import Clock
     from engine.config import Config
@@ -152,10 +153,12 @@ class KafkaOutlet(Connected):
             raise Refused("the membership is lost", protocol.UNKNOWN_MEMBER_ID)
         rows = transaction.rows
         first = {tp: self._sequences.get(tp, 0) for tp in rows}
+        before = stages.switch("encode")
         batches = {tp: self._encode_next(rows[tp], sequence=first[tp]) for tp in rows}
+        stages.switch(before)
         crashpoint.reach("before-send")
         # 1. what the transaction will touch
-        await together(self._announce(transaction))
+        await together(charged("commit", call) for call in self._announce(transaction))
         crashpoint.reach("after-add-offsets")
         # 2. the records
         ends = await Producing(
@@ -181,8 +184,8 @@ class KafkaOutlet(Connected):
     def _encode_next(self, rows: list[Output], **how: Any) -> list[Encoded]:
         return self._encode(rows, producer=self._producer, transactional=True, **how)
 
-    def _announce(self, transaction: Transaction) -> list[Awaitable[Any]]:
-        announced: list[Awaitable[Any]] = []
+    def _announce(self, transaction: Transaction) -> list[Coroutine[Any, Any, Any]]:
+        announced: list[Coroutine[Any, Any, Any]] = []
         if transaction.rows:
             topics: dict[str, list[int]] = defaultdict(list)
             for tp in transaction.rows:

@@ -7,10 +7,13 @@ those of its ``PartitionRecords._unpack_records``, which this takes the place of
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Any
 
+import cramjam
 from aiokafka.record.control_record import ABORT_MARKER, ControlRecord
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.util import calc_crc32c
 
 from engine.errors import BrokerError
 from engine.record import TP, Batch
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
 CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 
+ZSTD_LEVEL = 1
 BATCH_BYTES = 900_000
 """Uncompressed; the broker's default limit is 1,048,588 with everything around it."""
 
@@ -65,7 +69,13 @@ def _append(batch: Batch, part: Any) -> None:
     records = list(part)
     if part.base_offset < start:  # the broker sends whole batches; we asked for the middle of one
         records = [record for record in records if record.offset >= start]
-    batch.offsets += [record.offset for record in records]
+    if not records:
+        return
+    first, end = records[0].offset, records[-1].offset + 1
+    if end - first == len(records):  # none has been compacted away
+        batch.offsets += range(first, end)
+    else:
+        batch.offsets += [record.offset for record in records]
     batch.timestamps += [record.timestamp for record in records]
     batch.keys += [record.key for record in records]
     batch.values += [record.value for record in records]
@@ -109,20 +119,53 @@ def encode_batches(  # noqa: PLR0913
     """
     batches: list[Encoded] = []
     at = 0
+    ours = codec == CODECS["zstd"]
+    times = [row[2] for row in rows]
+    if times and not 0 <= min(times) <= max(times) <= latest_ms:
+        rows = [(key, value, min(max(0, time), latest_ms), more) for key, value, time, more in rows]
     while at < len(rows):
         builder = DefaultRecordBatchBuilder(
-            2, codec, 1 if transactional else 0, *producer, _wrap(sequence + at), BATCH_BYTES
-        )
+            2, 0 if ours else codec, int(transactional), *producer, _wrap(sequence + at),
+            BATCH_BYTES,
+        )  # fmt: skip
         append = builder.append
         count = 0
         for key, value, timestamp, headers in rows[at:] if at else rows:
-            when = timestamp if 0 <= timestamp <= latest_ms else min(max(0, timestamp), latest_ms)
-            if append(count, when, key, value, list(headers)) is None:
+            if append(count, timestamp, key, value, list(headers) if headers else _NONE) is None:
                 break
             count += 1
-        batches.append(Encoded(bytes(builder.build()), start + at, count))
+        data = bytes(builder.build())
+        batches.append(Encoded(compressed(data) if ours else data, start + at, count))
         at += count
     return batches
+
+
+_NONE: list[Any] = []
+_HEADER = struct.Struct(">qiiBI")
+"""Base offset, length, leader epoch, magic, checksum: what comes before what is summed up."""
+_COUNTED_FROM = 12
+"""The length of a batch is that of what follows the length."""
+_RECORDS_FROM = 61
+
+
+def compressed(batch: bytes) -> bytes:
+    """Return an uncompressed record batch with its records in zstd, if that makes it smaller.
+
+    aiokafka does it at level 3, which takes a quarter more time for the same size (measured on
+    events of the main job).
+
+    Source: Kafka's protocol guide, "Record Batch".
+    """
+    small = cramjam.zstd.compress(memoryview(batch)[_RECORDS_FROM:], ZSTD_LEVEL)
+    if len(small) >= len(batch) - _RECORDS_FROM:
+        return batch
+    offset, _, epoch, magic, _ = _HEADER.unpack_from(batch)
+    attributes = int.from_bytes(batch[_HEADER.size : _HEADER.size + 2], "big") | CODECS["zstd"]
+    summed = b"".join((
+        attributes.to_bytes(2, "big"), batch[_HEADER.size + 2 : _RECORDS_FROM], bytes(small)
+    ))  # fmt: skip
+    length = _HEADER.size + len(summed) - _COUNTED_FROM
+    return _HEADER.pack(offset, length, epoch, magic, calc_crc32c(summed)) + summed
 
 
 def halves(

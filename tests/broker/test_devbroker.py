@@ -163,6 +163,19 @@ def test_tells_why_it_did_not_start(kafka: DevBroker, tmp_path: Path) -> None:
         start_kafka(tmp_path / "taken", port=port)
 
 
+def test_a_port_that_is_taken_meanwhile_is_not_insisted_on(
+    kafka: DevBroker, tmp_path: Path
+) -> None:
+    """Two tries, each with ports of its own; here one that is taken is in both."""
+    taken = {
+        "listeners": f"BROKER://127.0.0.1:{devbroker._free_port()},CONTROLLER://{kafka.bootstrap}",
+        "controller.quorum.voters": f"1@{kafka.bootstrap}",
+    }
+    with pytest.raises(devbroker.PortTaken, match="Address already in use"):
+        start_kafka(tmp_path, overrides=taken)
+    assert (tmp_path / "broker.log").read_text().count("Log4jController` MBean") == 2
+
+
 async def test_produces_and_consumes(tmp_path: Path) -> None:
     need_tansu()
     with start_tansu(tmp_path) as broker:

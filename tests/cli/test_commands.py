@@ -2,12 +2,14 @@
 
 import json
 import socket
+import subprocess
+import sys
 
 import pytest
 from click.testing import CliRunner, Result
 
 from engine.cli import cli
-from tests.shell import error_of, headrace, need_tansu
+from tests.shell import ROOT, environ, error_of, headrace, need_tansu
 
 
 def run(*arguments: str) -> Result:
@@ -60,3 +62,17 @@ def test_a_port_that_is_taken_is_one_sentence() -> None:
         said = error_of(headrace("dev", "--port", port, "--prefer", "tansu"))
     assert f"cannot have port {port} (Address already in use): choose another one" in said
     assert "--port" in said
+
+
+def test_a_worker_may_open_as_many_files_as_the_system_allows() -> None:
+    """A shell's soft limit would end it at some 80 tasks; the hard one is not ours to raise."""
+    code = (
+        "import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (64, 300)); "
+        "from engine.cli.running import raise_file_limit; raise_file_limit(); "
+        "print(r.getrlimit(r.RLIMIT_NOFILE))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT, env=environ(), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == "(300, 300)"

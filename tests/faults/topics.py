@@ -207,10 +207,10 @@ def check_stores(trial: Trial) -> None:
     assert not verdict.findings, str(verdict)
 
 
-def restart(trial: Trial, said: str) -> None:
+def restart(trial: Trial, said: str, **settings: str) -> None:
     """Start the worker again, wait until it says what it must say, and let it work."""
     heard = trial.listen("one")
-    trial.start("one")
+    trial.start("one", **settings)
     trial.feed(500)
     wait_until(
         lambda: said in heard(), timeout_s=60, what=f"it does not say {said!r}\n{heard()[-3000:]}"
@@ -224,10 +224,10 @@ def restart(trial: Trial, said: str) -> None:
     unit="old stores", ci=1, nightly=5, at_once=5, invariants="I4", place=single,
 )  # fmt: skip
 def outdated_stores(site: Site, home: Path, rng: random.Random, dose: int) -> None:
-    """It is not gone on with but rebuilt, which is said.
+    """Its task stops, and says so; told to continue, it takes what is there.
 
     The changelog lost records that no compaction may take (somebody deleted them), so the tables
-    cannot be what the input says; but each store must be what its changelog says.
+    cannot be what the input says; then each store must be what its changelog says.
     """
     for number in range(dose):
         with Trial(site, home / str(number), rng) as trial:
@@ -246,7 +246,18 @@ def outdated_stores(site: Site, home: Path, rng: random.Random, dose: int) -> No
             delete_records(site, changelog, 0.9)
             shutil.rmtree(where)
             shutil.copytree(old, where)
-            restart(trial, "does not fit the changelogs")
+            before = sum(trial.reached().values())
+            trial.feed(500)
+            heard = trial.listen("one")
+            trial.start("one")
+            wait_until(
+                lambda heard=heard: heard().count("of this changelog were deleted") == PARTITIONS,
+                timeout_s=60,
+                what="nobody speaks of the changelog",
+            )
+            assert trial.done() == before, "it worked on half a table"
+            trial.fleet.kill("one")
+            restart(trial, "does not fit the changelogs", on_lost_input="continue")
             check_stores(trial)
 
 

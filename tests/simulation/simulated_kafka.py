@@ -62,12 +62,15 @@ class Partition:
         return [row for row in self.readable(start, stop) if row[0] not in self.gone]
 
     def compact(self, until):
-        """Take away what a later record of its key has replaced, and the beginning if it is empty.
-
-        A deletion goes only with the beginning: who has not seen it finds that its place is gone.
-        """
+        """Take away what a later record of its key has replaced. Deletions stay, for a day."""
         latest = {row[0]: offset for offset, row in self.readable(0, until)}
         self.gone |= {n for n, row in self.readable(0, until) if latest[row[0]] != n}
+
+    def retain(self, until):
+        """Take away the beginning, as far as it is empty, and deletions with it.
+
+        Who has not seen one finds that its place is gone. Compaction alone never does that.
+        """
         kept = (n for n, row in self.fetch(self.first, until) if row[1] is not None)
         self.first = next(kept, min(until, self.stable))
 
@@ -140,6 +143,7 @@ class Cluster:
                 log.compact(log.stable)
             elif at is not None and tp.topic == "users":
                 log.compact(at.offset)
+                log.retain(at.offset)
             elif at is not None:
                 log.first = max(log.first, at.offset)
 

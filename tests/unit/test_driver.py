@@ -148,7 +148,7 @@ async def commit(driver):
     await driver._engine.checkpoint.begin(driver._engine.assignment.working())
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(clicks, phases, st.sampled_from([1, 3]))
 @example([("a", n, 5 * n) for n in range(9)], [(2, n, "crash") for n in range(6)], 1)
 def test_crashes_anywhere_change_nothing(clicks, phases, partitions):
@@ -176,7 +176,7 @@ class Doubtful(MemoryOutlet):
 OUTCOMES = ["fine", "refused", "lost", "done, but nobody knows"]
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 @given(clicks, st.lists(st.sampled_from(OUTCOMES), max_size=8), st.integers(1, 5))
 @example([("a", n, 5 * n) for n in range(9)], OUTCOMES[::-1], 2)
 def test_commits_that_fail_change_nothing(clicks, plan, size):
@@ -302,7 +302,7 @@ def test_an_agent_that_fails_does_not_disturb_its_neighbour():
         assert [int(v) for _, v, *_ in driver.raw("other")] == [1, 2, 3, 4]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.integers(1, 3), st.integers(0, 5)), max_size=6))
 @example([(1, 0), (1, 3), (2, 4)])
 def test_a_dead_letter_of_an_agent_is_written_once_whatever_crashes(phases):

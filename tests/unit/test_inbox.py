@@ -3,24 +3,21 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.inbox import Inbox, Input, Piece
-from engine.record import TP, Run
+from engine.inbox import Inbox, Input
+from engine.record import RECORD_BYTES, TP, Batch
 
 ALL = 1 << 30
 
 
-def run_of(tp, records, start=0, next_offset=None):
+def batch_of(tp, records, start=0, next_offset=None, value=b""):
     """Records are timestamps; offsets have gaps of one, as after transaction markers."""
-    offsets = [start + 2 * i for i in range(len(records))]
-    return Run(
-        tp, [f"{tp.topic}@{o}" for o in offsets], list(records), offsets, list(records),
-        [None] * len(records), [b""] * len(records), [()] * len(records),
-        next_offset if next_offset is not None else start + 2 * len(records),
-    )  # fmt: skip
-
-
-def refused(offset):
-    return (offset, None, b"", 0, ())
+    batch = Batch(tp, next_offset if next_offset is not None else start + 2 * len(records))
+    batch.offsets = [start + 2 * i for i in range(len(records))]
+    batch.timestamps = list(records)
+    batch.keys = [None] * len(records)
+    batch.values = [value] * len(records)
+    batch.headers = [()] * len(records)
+    return batch
 
 
 def make_inbox(ends, tables=(), gates=None):
@@ -35,16 +32,16 @@ def make_inbox(ends, tables=(), gates=None):
 def drain(inbox, limit=ALL):
     """Take all there is: (topic, timestamp) of each record."""
     taken = []
-    while (piece := inbox.next(limit)) is not None:
-        assert len(piece.run) <= limit
-        taken += [(piece.run.tp.topic, ts) for ts in piece.run.timestamps]
+    while (batch := inbox.next(limit)) is not None:
+        assert len(batch) <= limit
+        taken += [(batch.tp.topic, ts) for ts in batch.timestamps]
     return taken
 
 
 def fill(inbox, **queues):
     for name, times in queues.items():
         each = inbox.inputs[TP(name, 0)]
-        each.add(Piece(run_of(TP(name, 0), times, each.received), []))
+        each.add(batch_of(TP(name, 0), times, each.received))
 
 
 def test_inputs_are_interleaved_by_timestamp():
@@ -114,40 +111,29 @@ def test_a_batch_that_reaches_over_the_gate_is_read_up_to_it():
     ]  # fmt: skip
 
 
-def test_an_empty_run_passes_the_gate():
-    """All of it was refused, or it was markers only."""
+def test_an_empty_batch_passes_the_gate():
+    """It was markers only."""
     inbox = make_inbox({"s": 2, "t": 6}, tables=["t"], gates={"t": 6})
     each = inbox.inputs[TP("t", 0)]
-    each.add(Piece(run_of(TP("t", 0), [], 0, next_offset=6), [refused(0), refused(2)]))
+    each.add(batch_of(TP("t", 0), [], 0, next_offset=6))
     fill(inbox, s=[1])
     first = inbox.next(ALL)
-    assert (first.run.tp.topic, len(first.refused)) == ("t", 2)
+    assert (first.tp.topic, len(first), first.next_offset) == ("t", 0, 6)
     assert drain(inbox) == [("s", 1)]
 
 
-# --- pieces --------------------------------------------------------------------------------------
+# --- parts ---------------------------------------------------------------------------------------
 
 
-def test_dead_letters_go_with_the_records_around_them():
-    inbox = make_inbox({"a": 8, "b": 2})
-    a, b = inbox.inputs.values()
-    a.add(Piece(run_of(a.tp, [1, 9], 1, next_offset=8), [refused(0), refused(2), refused(4)]))
-    b.add(Piece(run_of(b.tp, [5]), []))
-    first, second, third = (inbox.next(ALL) for _ in range(3))
-    assert [row[0] for row in first.refused] == [0, 2]
-    assert first.run.next_offset == 3
-    assert second.run.tp == b.tp
-    assert ([row[0] for row in third.refused], third.run.next_offset) == ([4], 8)
-
-
-def test_a_long_piece_is_taken_in_parts():
+def test_a_part_ends_where_the_next_one_begins():
+    """And the last one where the batch does, markers included."""
     inbox = make_inbox({"a": 10})
     [a] = inbox.inputs.values()
-    a.add(Piece(run_of(a.tp, [1, 2, 3], 1, next_offset=10), [refused(o) for o in (0, 2, 6, 9)]))
+    a.add(batch_of(a.tp, [1, 2, 3], 1, next_offset=10))
     parts = [inbox.next(2), inbox.next(2)]
-    assert [part.run.timestamps for part in parts] == [[1, 2], [3]]
-    assert [[row[0] for row in part.refused] for part in parts] == [[0, 2], [6, 9]]
-    assert [part.run.next_offset for part in parts] == [5, 10]
+    assert [part.timestamps for part in parts] == [[1, 2], [3]]
+    assert [part.offsets for part in parts] == [[1, 3], [5]]
+    assert [part.next_offset for part in parts] == [5, 10]
     assert (a.records, inbox.next(2)) == (0, None)
 
 
@@ -164,23 +150,14 @@ def test_full_counts_bytes():
     """Few large records fill an input too."""
     inbox = make_inbox({"a": 6, "b": 2})
     a, b = inbox.inputs.values()
-    a.add(Piece(run_of(a.tp, [1, 2, 3]), [], record_bytes=1000))
-    b.add(Piece(run_of(b.tp, [9]), [], record_bytes=10))
-    assert (inbox.full(ALL, 3000), inbox.full(ALL, 3001)) == ([a.tp], [])
+    a.add(batch_of(a.tp, [1, 2, 3], value=b"x" * 5000))
+    b.add(batch_of(b.tp, [9], value=b"x" * 10))
+    large, small = RECORD_BYTES + 5000, RECORD_BYTES + 10
+    assert (inbox.full(ALL, 3 * large), inbox.full(ALL, 3 * large + 1)) == ([a.tp], [])
     inbox.next(2)
-    assert (a.bytes, b.bytes) == (1000, 10)
+    assert (a.bytes, b.bytes) == (large, small)
     drain(inbox)
     assert (a.bytes, b.bytes) == (0, 0)
-
-
-def test_an_end_mark_stays_at_the_end_of_its_run():
-    inbox = make_inbox({"a": 4, "b": 2})
-    a, b = inbox.inputs.values()
-    run = run_of(a.tp, [1, 9])
-    run.ends = True
-    a.add(Piece(run, []))
-    b.add(Piece(run_of(b.tp, [5]), []))
-    assert [inbox.next(ALL).run.ends for _ in range(3)] == [False, False, True]
 
 
 times = st.lists(st.integers(0, 6), max_size=8)

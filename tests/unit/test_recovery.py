@@ -4,6 +4,7 @@ import pytest
 
 from engine import App
 from engine.edges import Position
+from engine.errors import TaskStopped
 from engine.record import TP
 from engine.testing import Driver
 from tables.errors import StoreFailed
@@ -247,3 +248,43 @@ def test_a_full_disk_loses_no_commit_and_goes_on_when_there_is_room() -> None:
         driver.advance(60)
         assert sorted(driver.table("total")) == [("a", 111), ("b", 5)]
         assert dict(store.scan("total")) == {b"a": b"\x6f"}  # 111
+
+
+def test_a_changelog_that_lost_what_the_store_needs_stops_the_task() -> None:
+    """An incomplete table would be wrong in silence; the other task's changelog is whole."""
+    with Driver(sums_app(), partitions=2) as driver:
+        feed(driver, 50)
+        before = driver.table("total")
+        driver.crash()
+        kept = driver.broker.stores.pop("0_0")
+        driver.broker.begins[TP(CHANGELOG, 0)] = 10
+        wanted = r"0_0 is stopped: .*begins at offset 10, .* up to 0: 10 offsets .*cleanup.policy"
+        with pytest.raises(TaskStopped, match=wanted):
+            driver.restart()
+        assert not list(driver.broker.stores["0_0"].scan("total"))
+        driver.crash()
+        driver.broker.stores["0_0"] = kept
+        driver.restart()
+        assert driver.table("total") == before
+
+
+def test_a_shortened_changelog_is_taken_as_it_is_if_that_is_wished() -> None:
+    with Driver(sums_app(), on_lost_input="continue") as driver:
+        feed(driver, 50)
+        driver.crash()
+        driver.broker.stores.clear()
+        end = len(driver.broker.logs[TP(CHANGELOG, 0)])
+        driver.broker.begins[TP(CHANGELOG, 0)] = end - 2
+        driver.restart()
+        assert len(driver.table("total")) == 1
+
+
+def test_a_changelog_may_begin_behind_what_the_store_has() -> None:
+    """What was deleted is in the store."""
+    with Driver(sums_app()) as driver:
+        feed(driver, 50)
+        before = driver.table("total")
+        driver.crash()
+        driver.broker.begins[TP(CHANGELOG, 0)] = len(driver.broker.logs[TP(CHANGELOG, 0)])
+        driver.restart()
+        assert driver.table("total") == before

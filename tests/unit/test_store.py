@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 from tables.errors import StateError, StoreCorrupted, StoreFailed, StoreForeign, StoreLocked
 from tables.identity import identity
 from tables.memory import MemoryStore
-from tables.store import META, TIMERS, Memory, RocksStore, wipe
+from tables.store import META, TIMERS, Below, Memory, RocksStore, wipe
 
 FAMILIES = ("one", "two")
 ROOT = Path(__file__).parents[2]
@@ -49,6 +49,8 @@ def store(tmp_path, memory):
 
 keys = st.binary(max_size=3) | st.sampled_from([b"a", b"b", b"a\x00", b"\xff", b"\xff\xff"])
 values = st.none() | st.binary(max_size=4)
+ranges = st.tuples(keys, keys).map(sorted).map(lambda ends: (ends[0], Below(ends[1])))
+entries = st.tuples(keys, values) | ranges
 families = st.sampled_from([*FAMILIES, META, TIMERS])
 ENDINGS = itertools.count()
 
@@ -65,7 +67,7 @@ class Stores(RuleBasedStateMachine):
         self.rocks = RocksStore(self.path, FAMILIES, self.shared)
         self.dict = MemoryStore()
 
-    @rule(changes=st.dictionaries(families, st.lists(st.tuples(keys, values), max_size=6)))
+    @rule(changes=st.dictionaries(families, st.lists(entries, max_size=6)))
     def write(self, changes):
         self.rocks.write(changes)
         self.dict.write(changes)
@@ -113,9 +115,7 @@ def test_it_does_what_a_dict_does(tmp_path, memory):
         home = tmp_path
         shared = memory
 
-    run_state_machine_as_test(
-        Here, settings=settings(max_examples=40, stateful_step_count=25, deadline=None)
-    )
+    run_state_machine_as_test(Here, settings=settings(max_examples=40, stateful_step_count=25))
 
 
 def test_a_scan_has_no_limit_unless_it_is_given_one(store):
