@@ -37,7 +37,9 @@ class Health:
         stopped = assignment.parking.stopped()
         if stopped:
             return str(stopped[0])
-        late_ms = INTERVALS * self._config.commit_interval_ms + self._config.transaction_timeout_ms
+        late_ms = (
+            INTERVALS * self._config.commit_interval_max_ms + self._config.transaction_timeout_ms
+        )
         since_ms = self._clock.elapsed_ms() - checkpoint.last_ms
         if since_ms > late_ms:
             return f"it has begun no commit for {since_ms / 1000:.0f} s"
