@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from engine.stages import stages
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -61,3 +63,4 @@ class Health:
         }
         ready = not self.unready(checkpoint, assignment)
         self._metrics.gauged(open_ms / 1000, ages, held, ready=ready)
+        self._metrics.staged(stages.seconds())

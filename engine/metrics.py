@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import prometheus_client as prometheus
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from engine.contracts.contract import Checked
 
 
@@ -71,6 +73,10 @@ class Metrics:
         self._producers = counter("producers_opened_total", "Producers opened anew", "cause")
         self._rebalances = counter("rebalances_total", "Assignments taken from the group")
         self._ready = gauge("ready", "1: has its tasks, commits, and none is stopped")
+        self._stage = counter(
+            "stage_seconds_total", "Processor time of the loop's thread, by stage", "stage"
+        )
+        self._staged: dict[str, float] = {}
         self.totals: dict[str, int] = {}
         """Plain sums by name, for progress displays."""
 
@@ -171,6 +177,12 @@ class Metrics:
         self._round.set(records)
         self._asked.set(asked)
         self._factor.set(factor)
+
+    def staged(self, seconds: Mapping[str, float]) -> None:
+        """Count processor time (s) by stage, given as sums since the start."""
+        for stage, spent in seconds.items():
+            self._stage.labels(stage).inc(max(0.0, spent - self._staged.get(stage, 0.0)))
+        self._staged = dict(seconds)
 
     def late(self, table: str, count: int) -> None:
         """Say how many events were too late for a table so far."""
