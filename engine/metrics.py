@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from engine.contracts.contract import Checked
+    from engine.stages import Stage
 
 
 class Metrics:
@@ -76,7 +77,7 @@ class Metrics:
         self._stage = counter(
             "stage_seconds_total", "Processor time of the loop's thread, by stage", "stage"
         )
-        self._staged: dict[str, float] = {}
+        self._staged: dict[Stage, float] = {}
         self.totals: dict[str, int] = {}
         """Plain sums by name, for progress displays."""
 
@@ -178,7 +179,7 @@ class Metrics:
         self._asked.set(asked)
         self._factor.set(factor)
 
-    def staged(self, seconds: Mapping[str, float]) -> None:
+    def staged(self, seconds: Mapping[Stage, float]) -> None:
         """Count processor time (s) by stage, given as sums since the start."""
         for stage, spent in seconds.items():
             self._stage.labels(stage).inc(max(0.0, spent - self._staged.get(stage, 0.0)))
