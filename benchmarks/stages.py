@@ -29,13 +29,13 @@ from engine import Stream
 from engine.agent import Agent
 from engine.clock import SystemClock
 from engine.kafka.records import CODECS, encode_batches, read_columns
-from engine.loop import ROUND_RECORDS
 from engine.metrics import Metrics
 from engine.partitioner import Partitioner
 from engine.record import TP, Batch, Output
 from engine.task import Task, TaskCut
 from engine.testing.memory import MemoryBroker, memory_edges
 from engine.topology import build
+from engine.tuning import ROUND_RECORDS
 from tables.store import Memory, RocksStore
 
 PARTITIONS = 4

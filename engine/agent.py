@@ -159,6 +159,7 @@ class Runner:
     async def stop(self) -> None:
         """Cancel the coroutine and wait until it is gone."""
         self.feed.no_tick()
+        self.feed.drop_calls()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])

@@ -20,7 +20,7 @@ from faust.models.base import Model
 from mode import Service
 
 from engine import config as configuration
-from engine import faustnames, web
+from engine import faustnames, memory, web
 from engine.agent import Agent
 from engine.contracts.contract import Contract
 from engine.errors import ConfigError, HeadraceError
@@ -218,7 +218,7 @@ class App(faust.App):
         if concurrency != 1:
             raise ConfigError(
                 "concurrency= would process a partition's events out of order: use more "
-                "partitions, or await several things at once inside the agent"
+                "partitions, or stream.map_async(fn): calls run together, results keep their order"
             )
         for option in rest:
             if option not in faustnames.IGNORED:
@@ -337,7 +337,7 @@ class App(faust.App):
     def engine(self) -> Engine:
         """The engine of this process; made at the first look."""
         if self._engine is None:
-            config, topology = self.settings(), self.topology()
+            config, topology = memory.fitted(self.settings()), self.topology()
             self._engine = Engine(config, topology, kafka_edges(config, topology.parts))
         return self._engine
 

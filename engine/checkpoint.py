@@ -51,6 +51,7 @@ class Checkpoint:
 
     Attributes:
         failed: why a commit did; what was done after it must not be committed without it.
+        took_ms: what the last transaction took.
     """
 
     def __init__(self, edges: Edges, metrics: Metrics) -> None:
@@ -59,6 +60,7 @@ class Checkpoint:
         self._flight: asyncio.Task[None] | None = None
         self.failed = ""
         self.last_ms = edges.clock.elapsed_ms()
+        self.took_ms = 0.0
 
     @property
     def in_flight(self) -> bool:
@@ -171,7 +173,8 @@ class Checkpoint:
         for tp, outputs in rows.items():
             sent[tp.topic] = sent.get(tp.topic, 0) + len(outputs)
         clock = self._edges.clock
-        self._metrics.committed(sent, (clock.elapsed_ms() - began) / 1000, clock.now_ms())
+        self.took_ms = clock.elapsed_ms() - began
+        self._metrics.committed(sent, self.took_ms / 1000, clock.now_ms())
 
 
 def _store(cuts: list[TaskCut], ends: dict[TP, int]) -> None:

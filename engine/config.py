@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from engine import memory
 from engine.errors import ConfigError
 from engine.security import Security, decode_field, make_security
 
@@ -31,6 +32,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         broker: bootstrap servers, ``host:port[,host:port]``.
         guarantee: ``exactly_once`` needs a broker with transactions (Apache Kafka has them).
         commit_interval_ms: time between commits, which is about the latency of results.
+        commit_interval_max_ms: where ``adaptive``, a worker that is behind its input lets so much
+            pass between commits, at most.
+        adaptive: adapt commit interval, rounds and fetch size to the load (:mod:`engine.tuning`);
+            else they are what is set.
         transaction_timeout_ms: after it the broker aborts the open transaction of a dead worker.
         session_timeout_ms: without a heartbeat for so long, a worker's tasks go to the others.
         on_lost_input: when records went (retention) before they were read: ``stop`` their task, or
@@ -47,8 +52,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         fetch_bytes: at most so much is asked for a partition at a time.
         inbox_records: a partition with so many records waiting is not polled.
         outbox_records: so many records waiting make a commit due.
+        memory_limit: what the whole worker process may take (``"2GiB"``); it is divided among the
+            four settings that follow (:mod:`engine.memory`), which are then not to be given. The
+            default is the control group's limit where that is small, else none.
         memory_bytes: what a worker's inboxes, outboxes and decoded table entries may hold, about:
             it polls and hands out less when they hold more. RocksDB's memory comes on top.
+        fetch_memory: what may be asked for at a time over all partitions of a worker.
         cache_bytes, write_buffer_bytes: RocksDB's memory, shared by all tasks.
         end_marks: heed end-of-input marks (bounded runs; any producer could send one).
         window_headers: say a window's bounds in a header of its results.
@@ -62,6 +71,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     broker: str = "127.0.0.1:9092"
     guarantee: Guarantee = "exactly_once"
     commit_interval_ms: int = 100
+    commit_interval_max_ms: int = 1_000
+    adaptive: bool = True
     transaction_timeout_ms: int = 10_000
     session_timeout_ms: int = 10_000
     on_lost_input: OnLostInput = "stop"
@@ -79,7 +90,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     fetch_bytes: int = 384 << 10
     inbox_records: int = 5_000
     outbox_records: int = 50_000
+    memory_limit: int = 0
     memory_bytes: int = 1 << 30
+    fetch_memory: int = 256 << 20
     cache_bytes: int = 64 << 20
     write_buffer_bytes: int = 64 << 20
     end_marks: bool = False
@@ -91,6 +104,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
 _BOUNDS: tuple[tuple[str, int, int, str], ...] = (
     ("commit_interval_ms", 1, 60_000, "ms"),
+    ("commit_interval_max_ms", 1, 60_000, "ms"),
     ("transaction_timeout_ms", 1_000, 900_000, "ms"),
     ("session_timeout_ms", 1_000, 1_800_000, "ms"),
     ("standby_replicas", 0, 10, "copies"),
@@ -102,6 +116,8 @@ _BOUNDS: tuple[tuple[str, int, int, str], ...] = (
     ("fetch_bytes", 1_024, 1 << 30, "bytes"),
     ("inbox_records", 1, 10_000_000, "records"),
     ("outbox_records", 1, 10_000_000, "records"),
+    ("memory_limit", 0, 1 << 44, "bytes"),
+    ("fetch_memory", 1 << 20, 1 << 40, "bytes"),
     ("memory_bytes", 16 << 20, 1 << 44, "bytes"),
     ("cache_bytes", 1 << 20, 1 << 40, "bytes"),
     ("write_buffer_bytes", 1 << 20, 1 << 40, "bytes"),
@@ -109,8 +125,11 @@ _BOUNDS: tuple[tuple[str, int, int, str], ...] = (
     ("collect_after", 0, 10_000_000, "objects"),
 )
 
+_OF_LIMIT = ("memory_bytes", "fetch_memory", "cache_bytes", "write_buffer_bytes")
+
 _ORDERED: tuple[tuple[str, str], ...] = (
     ("commit_interval_ms", "transaction_timeout_ms"),
+    ("commit_interval_max_ms", "transaction_timeout_ms"),
     ("min_insync", "replicas"),
 )
 
@@ -167,6 +186,11 @@ def make(settings: Mapping[str, Any], environ: Mapping[str, str] | None = None) 
     values: dict[str, Any] = {**_from_environ(known, environ), **settings}
     if "state_dir" in values:
         values["state_dir"] = str(values["state_dir"])
+    if "memory_limit" in values:
+        values["memory_limit"] = memory.size(values["memory_limit"], "memory_limit")
+        given = sorted(values.keys() & set(_OF_LIMIT)) if values["memory_limit"] else []
+        if given:
+            raise ConfigError(f"memory_limit divides the memory: leave out {', '.join(given)}")
     try:
         config = msgspec.convert(values, Config, strict=False, dec_hook=decode_field)
     except msgspec.ValidationError as error:

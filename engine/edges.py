@@ -84,6 +84,10 @@ class Source(Protocol):
         """Return the committed positions, waiting for transactions that are still open."""
         ...
 
+    def ask_for(self, partition_bytes: int) -> None:
+        """Ask for so many bytes of a partition at a time, from now."""
+        ...
+
     def seek(self, tp: TP, offset: int) -> None:
         """Read ``tp`` from ``offset`` on, from now."""
         ...

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from engine.record import TP, Run
 
 TICK: Any = object()
-"""Goes through the views of a stream when a deadline passes on a quiet feed."""
+"""Goes through the views of a stream when a deadline passes on a quiet feed, and to views that look
+ahead (:mod:`engine.ahead`) at the end of each run."""
 
 
 class Feed:
@@ -28,8 +29,9 @@ class Feed:
     """
 
     __slots__ = (
-        "_clock", "_done", "_due", "_hold", "_open", "_resume", "_run", "_tick", "_waiter",
-        "_whole", "busy", "context", "handed_over", "pausing", "quiet", "singly",
+        "_ahead", "_between", "_calls", "_clock", "_done", "_due", "_hold", "_open", "_resume",
+        "_run", "_tick", "_waiter", "_whole", "busy", "context", "handed_over", "marking",
+        "overdue", "pausing", "quiet", "singly",
     )  # fmt: skip
 
     def __init__(self, context: Context, clock: Clock, quiet: Callable[[], None]) -> None:
@@ -39,6 +41,11 @@ class Feed:
         self.pausing = False
         self.handed_over = False  # what is held was given to the agent: leaving the loop ends it
         self.singly: dict[TP, tuple[int, int]] = {}  # between which ``take`` yields them one by one
+        self.marking = False  # the next iteration is to mark the ends of runs
+        self.overdue = False  # a deadline has passed, and nobody has heeded it yet
+        self._ahead: dict[TP, int] = {}  # read, and not yet yielded by a view that looks ahead
+        self._between = False  # such a view waits for a result, between two events
+        self._calls: set[asyncio.Future[Any]] = set()  # what it has under way
         self._whole = False  # runs are taken whole
         self._clock = clock
         self._done: dict[TP, int] = {}
@@ -62,7 +69,10 @@ class Feed:
 
     def positions(self) -> dict[TP, int]:
         """Return, per input, the offset below which every event has been dealt with."""
-        return {**self._done, **self._hold}
+        held = dict(self._hold)
+        for tp, offset in self._ahead.items():
+            held[tp] = min(offset, held.get(tp, offset))
+        return {**self._done, **held}
 
     def resume_at(self, tp: TP, offset: int) -> None:
         """Go on from ``offset`` at least: what lies below was dealt with before."""
@@ -71,6 +81,9 @@ class Feed:
     async def values(self) -> AsyncIterator[Any]:
         """Yield the events, one run after the other."""
         context = self.context
+        marking, self.marking = self.marking, False
+        self.drop_calls()
+        self._ahead.clear()
         index = context.index + 1 if self._open else 0  # an earlier iteration was left half-way
         while True:
             if not self._open:
@@ -87,6 +100,8 @@ class Feed:
                 index += 1
                 if self.pausing:
                     await self._pause(run, index)
+            if marking:
+                yield TICK
             self._done[run.tp] = run.next_offset
             self._open = self.busy = False
 
@@ -124,9 +139,59 @@ class Feed:
         """Stand still between two events, so that a commit can be cut here."""
         if index < len(run.offsets):
             self._done[run.tp] = run.offsets[index]
-            self._resume = asyncio.get_running_loop().create_future()
-            self.quiet()
-            await self._resume
+            await self._stand_still()
+
+    async def _stand_still(self) -> None:
+        self._resume = asyncio.get_running_loop().create_future()
+        self.quiet()
+        await self._resume
+
+    # -- looking ahead -----------------------------------------------------------------------
+
+    def look_ahead(self) -> None:
+        """Keep the position at the event in hand, which is read before its turn."""
+        run = self.context.run
+        assert run is not None
+        self._ahead.setdefault(run.tp, run.offsets[self.context.index])
+
+    async def turn_to(self, index: int, call: asyncio.Future[Any] | None = None) -> None:
+        """Make an event of the run the one in hand, once the call made for it has ended.
+
+        Until then the agent is between two events, so a commit may be cut meanwhile.
+        """
+        run = self.context.run
+        assert run is not None
+        self._ahead[run.tp] = run.offsets[index]
+        if call is not None and not call.done():
+            self._between = True
+            if self.pausing:
+                self.quiet()
+            await asyncio.wait([call])
+            self._between = False
+        if self.pausing:
+            await self._stand_still()
+        self.context.index = index
+
+    def caught_up(self) -> None:
+        """All that was read ahead of its turn has been worked on."""
+        self._ahead.clear()
+
+    def own(self, call: asyncio.Future[Any]) -> None:
+        """Cancel a call that is under way when the agent stops, or reads the event again."""
+        self._calls.add(call)
+        call.add_done_callback(self._ended)
+
+    def _ended(self, call: asyncio.Future[Any]) -> None:
+        self._calls.discard(call)
+        if not call.cancelled():
+            call.exception()  # it may be that nobody asks for it any more
+
+    def drop_calls(self) -> None:
+        """Cancel the calls that are under way: their results are not wanted any more."""
+        for call in self._calls:
+            call.cancel()
+
+    # -- boundaries --------------------------------------------------------------------------
 
     @property
     def asking(self) -> bool:
@@ -135,7 +200,7 @@ class Feed:
 
     def at_boundary(self) -> bool:
         """Say whether the agent is between two events."""
-        return not self.busy or self._resume is not None
+        return not self.busy or self._between or self._resume is not None
 
     def go_on(self) -> None:
         """End the pause."""
@@ -179,13 +244,14 @@ class Feed:
 
     def no_tick(self) -> None:
         """Forget the tick."""
-        self._due = False
+        self._due = self.overdue = False
         if self._tick is not None:
             self._tick.cancel()
             self._tick = None
 
     def _ticked(self) -> None:
         self._tick = None
+        self.overdue = True
         if self._waiter is not None and not self._waiter.done():
             self.busy = True
             self._waiter.set_result(TICK)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from engine.stages import stages
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -37,7 +39,9 @@ class Health:
         stopped = assignment.parking.stopped()
         if stopped:
             return str(stopped[0])
-        late_ms = INTERVALS * self._config.commit_interval_ms + self._config.transaction_timeout_ms
+        late_ms = (
+            INTERVALS * self._config.commit_interval_max_ms + self._config.transaction_timeout_ms
+        )
         since_ms = self._clock.elapsed_ms() - checkpoint.last_ms
         if since_ms > late_ms:
             return f"it has begun no commit for {since_ms / 1000:.0f} s"
@@ -59,3 +63,4 @@ class Health:
         }
         ready = not self.unready(checkpoint, assignment)
         self._metrics.gauged(open_ms / 1000, ages, held, ready=ready)
+        self._metrics.staged(stages.seconds())

@@ -19,6 +19,9 @@ from collections.abc import Callable, Iterable
 from engine.record import TP, Batch
 
 _NO_LIMIT = 1 << 62
+PIECE_BYTES = 4 << 20
+"""A piece is no larger, but for one record: it comes to be in memory several times, decoded, kept
+and encoded."""
 
 
 class Input:
@@ -29,9 +32,13 @@ class Input:
         gate: a table's topic on the first start: streams wait until it was read up to here.
         end: tells the last known end of the partition, or None.
         start: how much of the first batch has been taken already.
+        piece_bytes: so much is taken at a time, about, but at least one record.
     """
 
-    __slots__ = ("bytes", "end", "gate", "is_table", "queue", "received", "records", "start", "tp")
+    __slots__ = (
+        "bytes", "end", "gate", "is_table", "piece_bytes", "queue", "received", "records", "start",
+        "tp",
+    )  # fmt: skip
 
     def __init__(self, tp: TP, *, is_table: bool, end: Callable[[TP], int | None]) -> None:
         self.tp = tp
@@ -42,6 +49,7 @@ class Input:
         self.records = 0
         self.bytes = 0  # about
         self.start = 0
+        self.piece_bytes = PIECE_BYTES
         self.queue: deque[Batch] = deque()
 
     def begin(self, first: int, end: int) -> None:
@@ -80,7 +88,7 @@ class Input:
         """
         batch, start = self.queue[0], self.start
         size = len(batch)
-        stop = min(size, start + limit)
+        stop = min(size, start + limit, start + max(1, self.piece_bytes // batch.record_bytes))
         if below is not None:
             stop = min(stop, max(start + 1, bisect_left(batch.offsets, below)))
         if until is not None:

@@ -14,7 +14,7 @@ import gc
 import logging
 from typing import TYPE_CHECKING
 
-from engine import crashpoint
+from engine import cpu, crashpoint
 from engine.assignment import Assignment
 from engine.census import Census
 from engine.checkpoint import Checkpoint
@@ -31,6 +31,7 @@ from engine.errors import (
 )
 from engine.health import Health
 from engine.metrics import Metrics
+from engine.pace import Pace
 from engine.provision import provide
 from engine.stages import stages
 from engine.task import State
@@ -47,14 +48,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-IDLE_POLL_MS = 100
-ROUND_RECORDS = 2_000
-SHARE_RECORDS = 100
-"""The least that one task is given at a time: below it the hand-over costs more than the work."""
-INBOX_SHARE = 4
-OUTBOX_SHARE = 8  # and as much again may be on its way
-OVERLAY_SHARE = 2
-"""Of the memory that a worker may hold: one part in so many."""
 REVOKE_BUDGET_S = 20.0
 HOLD_BUDGET_S = 10.0
 RETRY_S = 0.2
@@ -85,13 +78,10 @@ class Engine:
         self._partitions: dict[str, int] = {}
         self._assigned: Assigned | None = None
         self._moving = False  # between a rebalance's begin and its end nothing can be committed
+        self.pace = Pace(config, edges.clock, self.metrics)
         self._stopping = False
         self._doubt: Exception | None = None
         self._turn = asyncio.Lock()  # commits, rebalances and recoveries, one at a time
-        self._turns = 0
-        self._handed = 0  # records that the last round gave to the tasks
-        self._uncut = 0  # records given to the tasks since the last cut
-        self._uncut_bytes = 0  # about what they have made
 
     # -- the loop ----------------------------------------------------------------------------
 
@@ -122,13 +112,15 @@ class Engine:
             anew = self._census.anew(self.assignment.topic_ids)
             if anew:
                 await self._begin_anew(anew)
-            batches = await self.edges.source.poll(self._patience_ms(), full=self._full())
+            patience_ms = self.pace.patience_ms(self.checkpoint, waiting=self._waiting())
+            batches = await self.edges.source.poll(patience_ms, full=self._full())
             for batch in batches:
                 task = self.assignment.task_of(batch.tp)
                 if task is not None:
                     task.receive(batch)
-            self._share_out()
+            self.pace.share_out(self.assignment.working(), waiting=self._waiting())
             await asyncio.sleep(0)  # once a round: the agents' turn
+            self.pace.round_ended()
             self.assignment.raise_failed()
             self._raise_doubt()
             if self._commit_is_due():
@@ -179,6 +171,7 @@ class Engine:
         """Leave: tasks first, then the group, then the connections."""
         if hasattr(self, "assignment"):  # else it never came so far
             await self.assignment.close()
+        await cpu.close()
         await self._census.close()
         await self.edges.source.close()
         await self.edges.outlet.close()
@@ -187,73 +180,24 @@ class Engine:
 
     # -- pace --------------------------------------------------------------------------------
 
-    def _share_out(self) -> None:
-        """Give the tasks work, in turns, as much as may lie between two looks at the sockets.
-
-        A round that is too long starves the connections: a transaction takes some ten of them.
-        """
-        tasks = self.assignment.working()
-        self._turns += 1
-        budget = 0 if self._backed_up() else ROUND_RECORDS
-        share = max(ROUND_RECORDS // max(1, len(tasks)), SHARE_RECORDS)
-        self._handed = 0
-        for number in range(len(tasks)):
-            if self._handed >= budget:
-                break
-            self._handed += tasks[(self._turns + number) % len(tasks)].advance(share)
-        self._uncut += self._handed
-        if self._uncut:
-            self._uncut_bytes = sum(task.pending_bytes() for task in tasks)
-
-    def _laden(self) -> bool:
-        """Say whether so much has been done since the last cut that it should be committed."""
-        config = self.config
-        most = config.memory_bytes // OUTBOX_SHARE
-        return self._uncut >= config.outbox_records or self._uncut_bytes >= most
-
-    def _backed_up(self) -> bool:
-        """Say whether so much waits to be committed that no more must be added."""
-        return (self.checkpoint.in_flight or self._moving) and self._laden()
-
-    def _patience_ms(self) -> int:
-        """How long a poll may wait: not at all while there is work, and not beyond the commit.
-
-        A commit that lands ends the wait (:meth:`Checkpoint.begin`).
-        """
-        if self._handed:
-            return 0
-        if self.checkpoint.in_flight or self._moving:
-            return IDLE_POLL_MS
-        waited = self.edges.clock.elapsed_ms() - self.checkpoint.last_ms
-        return max(1, min(IDLE_POLL_MS, int(self.config.commit_interval_ms - waited)))
+    def _waiting(self) -> bool:
+        """Say whether nothing can be committed at the moment."""
+        return self.checkpoint.in_flight or self._moving
 
     def _full(self) -> list[TP]:
-        """Return the inputs that must not be polled now: they hold enough."""
-        config, tasks = self.config, self.assignment.working()
-        inputs = sum(len(task.inbox.inputs) for task in tasks)
-        most = config.memory_bytes // (INBOX_SHARE * max(1, inputs))
-        full = [tp for task in tasks for tp in task.inbox.full(config.inbox_records, most)]
-        return full + self.assignment.parked_inputs()
+        """Return the inputs that must not be polled now."""
+        return self.pace.full(self.assignment.working()) + self.assignment.parked_inputs()
 
     def _commit_is_due(self) -> bool:
-        if self.checkpoint.in_flight or self._moving or self._assigned is not None:
+        if self._waiting() or self._assigned is not None:
             return False
-        waited = self.edges.clock.elapsed_ms() - self.checkpoint.last_ms
-        if waited >= self.config.commit_interval_ms or self._laden():
-            return True
-        return any(task.spent for task in self.assignment.working())
+        return self.pace.is_due(self.checkpoint, self.assignment.working())
 
     async def _commit(self) -> None:
         async with self._turn:
-            self._uncut = self._uncut_bytes = 0
-            self._share_memory()
-            await self.checkpoint.begin(self.assignment.working())
-
-    def _share_memory(self) -> None:
-        """Tell the tables how much of them may stay decoded in memory."""
-        tables = [p for task in self.assignment.working() for p in task.tables.values()]
-        for partition in tables:
-            partition.bytes_max = self.config.memory_bytes // (OVERLAY_SHARE * len(tables))
+            tasks = self.assignment.working()
+            self.pace.cut(self.checkpoint, tasks, self.edges.source)
+            await self.checkpoint.begin(tasks)
 
     async def commit_now(self, wait_s: float) -> bool:
         """Commit what is done, beside :meth:`step`, and say whether that went well."""
@@ -311,6 +255,7 @@ class Engine:
             except BrokerError:
                 self._try_again_with(assigned)
                 raise
+            self.pace.ask(self.edges.source, list(self.assignment.tasks.values()))
             self.metrics.rebalanced()
             self.ready.set()
 

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 import prometheus_client as prometheus
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from engine.contracts.contract import Checked
+    from engine.stages import Stage
 
 
 class Metrics:
@@ -63,10 +66,18 @@ class Metrics:
             "task",
         )
         self._bytes = gauge("held_bytes", "Estimated bytes in memory", "where")
+        self._interval = gauge("commit_interval_seconds", "Time between commits, as adapted")
+        self._round = gauge("round_records", "Records between two looks at the sockets, at most")
+        self._asked = gauge("fetch_bytes", "What is asked for of a partition at a time")
+        self._factor = gauge("memory_factor", "Of the memory for records, what is given out")
         self._remaining = gauge("restore_remaining_records", "Left to restore, at most", "task")
         self._producers = counter("producers_opened_total", "Producers opened anew", "cause")
         self._rebalances = counter("rebalances_total", "Assignments taken from the group")
         self._ready = gauge("ready", "1: has its tasks, commits, and none is stopped")
+        self._stage = counter(
+            "stage_seconds_total", "Processor time of the loop's thread, by stage", "stage"
+        )
+        self._staged: dict[Stage, float] = {}
         self.totals: dict[str, int] = {}
         """Plain sums by name, for progress displays."""
 
@@ -160,6 +171,19 @@ class Metrics:
         for where, count in held.items():
             self._bytes.labels(where).set(count)
         self._ready.set(ready)
+
+    def tuned(self, interval_s: float, records: int, asked: int, factor: float) -> None:
+        """Say how the worker goes about its work, as of this commit."""
+        self._interval.set(interval_s)
+        self._round.set(records)
+        self._asked.set(asked)
+        self._factor.set(factor)
+
+    def staged(self, seconds: Mapping[Stage, float]) -> None:
+        """Count processor time (s) by stage, given as sums since the start."""
+        for stage, spent in seconds.items():
+            self._stage.labels(stage).inc(max(0.0, spent - self._staged.get(stage, 0.0)))
+        self._staged = dict(seconds)
 
     def late(self, table: str, count: int) -> None:
         """Say how many events were too late for a table so far."""

@@ -11,6 +11,8 @@ import operator
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from engine import cpu
+from engine.ahead import Ahead, AsyncCalls, Calls
 from engine.errors import ConfigError
 from engine.feed import TICK, Feed
 
@@ -38,12 +40,21 @@ class Stream:
         self._feed = feed
         self._decode_key = decode_key
         self._source = source or feed.values
+        self.chunked = False  # below a take
+        self.marked = False  # below a view that looks ahead: ticks come through
 
     def __aiter__(self) -> AsyncIterator[Any]:
-        return self._source()
+        return self._without_ticks() if self.marked else self._source()
+
+    async def _without_ticks(self) -> AsyncIterator[Any]:
+        async for value in self._source():
+            if value is not TICK:
+                yield value
 
     def _view(self, source: Callable[[], AsyncIterator[Any]]) -> Stream:
-        return Stream(self._feed, self._decode_key, source)
+        view = Stream(self._feed, self._decode_key, source)
+        view.chunked, view.marked = self.chunked, self.marked
+        return view
 
     def _key(self) -> Any:
         raw = self._feed.context.source_key()
@@ -155,6 +166,8 @@ class Stream:
                     taken.append(value)
                     if len(taken) < max_ and not (feed.singly and feed.alone()):
                         continue
+                elif not feed.overdue:
+                    continue
                 feed.no_tick()
                 if taken:
                     chunk, taken = taken, []
@@ -162,9 +175,74 @@ class Stream:
                     yield chunk
                     feed.release()
 
-        return self._view(source)
+        view = self._view(source)
+        view.chunked = True
+        return view
 
     noack_take = take
+
+    def map_async(
+        self, fn: Callable[[Any], Any], *, concurrency: int = 100, timeout: float | None = None
+    ) -> Stream:
+        """Yield ``await fn(value)``, in order, with several calls under way at a time: for I/O.
+
+        What ``fn`` raises is raised on its event, as if the agent had done it. Results that the
+        agent has not worked on count for nothing: after a crash, a rebalance or a rollback ``fn``
+        is called with those events again. It has the value and nothing else: no tables, no key.
+
+        Args:
+            fn: a coroutine function.
+            concurrency: so many events at most between the one that the agent works on and the
+                last that is called for; over the events that the task gets in one round.
+            timeout: of one call, in seconds; then it raises TimeoutError.
+
+        Raises:
+            ConfigError: ``fn`` is no coroutine function, or the view stands behind ``take``.
+        """
+        return self._ahead(AsyncCalls(fn, concurrency, timeout))
+
+    def map_cpu(self, fn: Callable[[Any], Any], *, workers: int | None = None) -> Stream:
+        """Yield ``fn(value)``, in order, worked out by other processes: for what takes CPU time.
+
+        What ``fn`` raises is raised on its event, and so is :class:`engine.cpu.ProcessDied` where a
+        process does not survive it. Results that the agent has not worked on count for nothing, as
+        in :meth:`map_async`. Values and results are pickled on their way.
+
+        Args:
+            fn: a function at the top of a module, which the other processes import.
+            workers: so many processes, for all tasks of this worker and all agents that name the
+                same number; by default one a CPU. They start with the first event.
+
+        Raises:
+            ConfigError: other processes cannot find ``fn``, or the view stands behind ``take``.
+        """
+        return self._ahead(cpu.CpuCalls(fn, workers))
+
+    def _ahead(self, calls: Calls) -> Stream:
+        """Return a view that calls for a run's events ahead of their turn."""
+        if self.chunked:
+            raise ConfigError(
+                "map_async and map_cpu come before take: stream.map_async(fn).take(n)"
+            )
+
+        async def source() -> AsyncIterator[Any]:
+            feed = self._feed
+            feed.marking = True
+            ahead = Ahead(feed, calls)
+            async for value in self._source():
+                if value is not TICK:
+                    ahead.read(value)
+                    continue
+                while ahead:
+                    yield await ahead.next()
+                    if feed.overdue:
+                        yield TICK
+                feed.caught_up()
+                yield TICK
+
+        view = self._view(source)
+        view.marked = True
+        return view
 
     def batches(self) -> AsyncIterator[list[Any]]:
         """Yield the events as they came from the broker: a list a run."""
@@ -233,6 +311,7 @@ class Probe(Stream):
 
     def __init__(self) -> None:
         self.move: Move | None = None
+        self.chunked = False
 
     def __aiter__(self) -> AsyncIterator[Any]:
         raise ProbedError
@@ -266,6 +345,7 @@ class BeforeMove(Stream):
     def _view(self, source: Callable[[], AsyncIterator[Any]]) -> Stream:
         view = BeforeMove(self._feed, self._decode_key, source)
         view.forward = self.forward
+        view.chunked = self.chunked
         return view
 
     def _moved(self, move: Move) -> Stream:

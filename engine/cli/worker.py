@@ -32,6 +32,10 @@ TEND_S = 0.2
               help="So many processes; one that crashes is started again.")  # fmt: skip
 @click.option("--commit-interval", type=options.Duration(),
               help="Time between commits, about the latency. Default: 100ms.")  # fmt: skip
+@click.option("--memory-limit", metavar="SIZE",
+              help="Of one process: 512MiB, 2GiB. Default: a small control group's.")  # fmt: skip
+@click.option("--fixed", is_flag=True,
+              help="Adapt nothing to the load: the settings as they are.")  # fmt: skip
 @click.option("--partitions", type=click.IntRange(min=1),
               help="Of topics that this worker creates. Default: 12.")  # fmt: skip
 @click.option("--standby-replicas", type=click.IntRange(min=0),
@@ -52,11 +56,13 @@ def worker(module: str, replicas: int, log_level: str, *, replica: bool, **given
       headrace worker
       headrace worker shop.orders:app --broker kafka1:9092 --replicas 4
       headrace worker --replicas 3 --standby-replicas 1
+      headrace worker --memory-limit 512MiB
     """
     from engine import config, crashpoint
     from engine.cli.console import log_to_stderr
     from engine.cli.loading import load_app
     from engine.cli.running import run
+    from engine.memory import group_limit
 
     crashpoint.arm(config.crash_at())
     log_to_stderr(log_level, aiokafka=True)
@@ -64,6 +70,8 @@ def worker(module: str, replicas: int, log_level: str, *, replica: bool, **given
     app.configure(**settings_of(given))
     if not replica:
         announce(app, module, replicas)
+    if replicas > 1 and given["memory_limit"] is None:
+        given["memory_limit"] = group_limit(replicas) or None  # it is for all of them together
     if replicas > 1:  # of an app that is known to be there, with settings that fit
         supervise(worker_argv(module, {**given, "log_level": log_level, "replica": True}), replicas)
     else:
@@ -74,6 +82,7 @@ def settings_of(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options as the engine's settings."""
     settings = dict(given)
     settings["commit_interval_ms"] = settings.pop("commit_interval", None)
+    settings["adaptive"] = False if settings.pop("fixed", False) else None
     settings["end_marks"] = settings.pop("end_marks", False) or None
     return settings
 

@@ -241,6 +241,10 @@ class KafkaSource:
         except KafkaError as error:
             raise BrokerError(f"{tp}: {error!r}") from error
 
+    def ask_for(self, partition_bytes: int) -> None:
+        """Ask for so many bytes of a partition at a time, from now."""
+        self._consumer._fetcher._max_partition_fetch_bytes = partition_bytes
+
     def seek(self, tp: TP, offset: int) -> None:
         """Read ``tp`` from ``offset`` on, from now."""
         key = TopicPartition(*tp)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 STALLED_S = 60.0
 """No progress for so long is an error: the longest transaction timeout plus time to elect."""
 FETCH_BYTES = 4 << 20
+READS = 32
+"""So many partitions are read at a time, about."""
 LOOK_S = 0.005
 
 
@@ -33,8 +35,9 @@ class KafkaLog:
         self._askers: dict[str, Any] = {}  # for bounds, by isolation level
         self._spare: list[Any] = []
         self._connecting = asyncio.Lock()
+        self._fetch_bytes = min(FETCH_BYTES, config.fetch_memory // READS)
 
-    async def _consumer(self, isolation: str, fetch_bytes: int = FETCH_BYTES) -> Any:
+    async def _consumer(self, isolation: str, fetch_bytes: int = 0) -> Any:
         consumer = make_consumer(
             self._config,
             "log",
@@ -42,7 +45,7 @@ class KafkaLog:
             enable_auto_commit=False,
             auto_offset_reset="none",
             isolation_level=isolation,
-            max_partition_fetch_bytes=fetch_bytes,
+            max_partition_fetch_bytes=fetch_bytes or self._fetch_bytes,
             fetch_max_wait_ms=100,
         )
         try:

@@ -166,6 +166,9 @@ class MemorySource:
         """Return the committed positions."""
         return {tp: self._broker.committed.get(tp) for tp in tps}
 
+    def ask_for(self, partition_bytes: int) -> None:
+        """Nothing is fetched: what is there is polled whole."""
+
     def seek(self, tp: TP, offset: int) -> None:
         """Read from ``offset`` on."""
         self._at[tp] = offset

@@ -75,21 +75,33 @@ async def join(stream):
         yield [click.id, click.user, user["v"]]
 
 
+async def ask(click):
+    """Wait for something, and not equally long."""
+    await asyncio.sleep(click.id * 7 % 5 / 1000)
+    return click
+
+
 @app.agent(clicks, sink=[chunks_out])
 async def chunk(stream):
-    async for taken in stream.take(3, within=0.4):
+    async for taken in stream.map_async(ask, concurrency=3).take(3, within=0.4):
         yield [click.id for click in taken]
 
 
 @app.agent(clicks, sink=[flaky_out], retries=1)
 async def flaky(stream):
-    async for click in stream:
-        if is_poison(click.id):
-            raise ZeroDivisionError
-        if click.id % 23 == 5 and click.id not in attempts:
-            attempts.add(click.id)
-            raise LookupError
-        yield click.id
+    async for number in stream.map_async(bear, concurrency=4):
+        yield number
+
+
+async def bear(click):
+    """Return an event's id, or raise; some take longer than those behind them."""
+    await asyncio.sleep(click.id * 5 % 7 / 1000)
+    if is_poison(click.id):
+        raise ZeroDivisionError
+    if click.id % 23 == 5 and click.id not in attempts:
+        attempts.add(click.id)
+        raise LookupError
+    return click.id
 
 
 def is_poison(number):

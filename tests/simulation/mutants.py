@@ -172,6 +172,15 @@ def of_the_moment(deliver):
     return wrong
 
 
+def read_is_done(_):
+    """What a view has read ahead of its turn counts as done."""
+
+    def wrong(self):
+        return {**self._done, **self._hold}
+
+    return wrong
+
+
 def set_back(_):
     """A consumer's position may go back behind what it has done."""
 
@@ -261,6 +270,7 @@ FOUND = (
     Mutant("restored to the stable offset", SimulatedLog, "bounds", stable_bounds),
     Mutant("the membership of the moment", Checkpoint, "_deliver", of_the_moment, RESTLESS),
     Mutant("a position goes back", Feed, "resume_at", set_back),
+    Mutant("what is read ahead is done", Feed, "positions", read_is_done),
     Mutant("restored beyond the position", Batch, "before", beyond_the_end),
     Mutant("a commit is left to itself", Checkpoint, "abandon", left_to_itself, CONFUSED),
 )

@@ -219,6 +219,9 @@ class SimulatedSource(KafkaSource):
         self._told_gone = {}
         self.fenced = False
 
+    def ask_for(self, partition_bytes):
+        """Any number of records may come at a time."""
+
     # -- the group ---------------------------------------------------------------------------
 
     async def start(self, topics, *, revoked, assigned):

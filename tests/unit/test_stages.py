@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from engine.metrics import Metrics
 from engine.stages import Stages, charged, stages
 
 
@@ -46,6 +47,15 @@ async def test_a_coroutine_is_charged_for_its_own_steps_only():
     spent = stages.seconds()
     assert 0.02 <= spent["commit"] < 0.03
     assert spent["loop"] >= 0.03
+
+
+def test_they_are_counted_since_the_last_look():
+    metrics = Metrics()
+    metrics.staged({"poll": 1.5})
+    metrics.staged({"poll": 2.0, "agent": 3.0})
+    text = metrics.text().decode()
+    assert 'headrace_stage_seconds_total{stage="poll"} 2.0' in text
+    assert 'headrace_stage_seconds_total{stage="agent"} 3.0' in text
 
 
 async def test_what_it_raises_and_its_cancellation_go_through():

@@ -1,0 +1,133 @@
+"""What is adapted: within bounds, steady under a steady load, quick after a step."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine import App, tuning
+from engine.testing import Driver
+from engine.tuning import FETCH_LEAST, ROUND_MS, ROUND_RECORDS, Tuning
+
+LEAST, MOST = 100, 1_000
+times = st.floats(0, 1e6)
+
+
+def commits(known, count, commit_ms, *, behind, overfull=False):
+    for _ in range(count):
+        known = tuning.after_commit(known, commit_ms, behind=behind, overfull=overfull)
+    return known
+
+
+def interval(known):
+    return tuning.interval_ms(known, LEAST, MOST)
+
+
+@given(
+    st.lists(st.tuples(times, st.booleans(), st.booleans(), st.integers(1, 5_000), times)),
+    st.integers(1, 60_000),
+    st.integers(1, 60_000),
+    st.integers(1, 1 << 40),
+    st.integers(1_024, 1 << 30),
+)
+def test_everything_stays_in_its_bounds(load, least, most, room, most_bytes):
+    known = Tuning()
+    for commit_ms, behind, overfull, records, took_ms in load:
+        known = tuning.after_commit(known, commit_ms, behind=behind, overfull=overfull)
+        known = tuning.after_round(known, records, took_ms)
+        assert least <= tuning.interval_ms(known, least, most) <= max(least, most)
+        assert 1 <= tuning.round_records(known) <= ROUND_RECORDS
+        asked = tuning.fetch_bytes(known, room, most_bytes)
+        assert min(most_bytes, FETCH_LEAST) <= asked <= most_bytes
+
+
+@given(st.floats(1, 10_000), st.booleans(), st.integers(1, 2_000), st.floats(0.001, 10))
+def test_a_steady_load_has_a_steady_answer(commit_ms, behind, records, record_ms):
+    """It is reached, and never left again."""
+    known = commits(Tuning(), 10, commit_ms, behind=behind)
+    first = interval(known)
+    assert interval(commits(known, 100, commit_ms, behind=behind)) == first
+    for _ in range(100):
+        known = tuning.after_round(known, records, records * record_ms)
+    settled = tuning.round_records(known)
+    for _ in range(100):
+        known = tuning.after_round(known, records, records * record_ms)
+        assert abs(tuning.round_records(known) - settled) <= 1
+
+
+@given(st.floats(1, 60), st.floats(0, 0.2))
+def test_a_commit_that_grows_with_the_interval_does_not_run_away(fixed_ms, share):
+    """A part of what a commit costs is for each record: the interval settles all the same."""
+    known, seen = Tuning(), []
+    for _ in range(200):
+        commit_ms = fixed_ms + share * interval(known)
+        known = tuning.after_commit(known, commit_ms, behind=True, overfull=False)
+        seen.append(interval(known))
+    settled = min(MOST, max(LEAST, 4 * fixed_ms / (1 - 4 * share)))
+    assert abs(seen[-1] - settled) < 0.01 * settled
+    assert seen[2:] == sorted(seen[2:]) or seen[2:] == sorted(seen[2:], reverse=True)
+
+
+def test_who_keeps_up_commits_at_the_lower_bound_whatever_it_takes():
+    assert interval(commits(Tuning(), 50, 900, behind=False)) == LEAST
+    assert interval(commits(commits(Tuning(), 50, 90, behind=False), 1, 90, behind=True)) == LEAST
+
+
+def test_a_step_is_followed_within_a_few_commits():
+    known = commits(Tuning(), 50, 80, behind=False)
+    known = commits(known, 3, 80, behind=True)
+    assert interval(known) == 320
+    assert interval(commits(known, 6, 20, behind=True)) < 150
+    assert interval(commits(known, 3, 80, behind=False)) == LEAST
+
+
+def test_records_that_cost_much_make_rounds_small_at_once():
+    known = Tuning()
+    for _ in range(20):
+        known = tuning.after_round(known, 2_000, 20)
+    assert tuning.round_records(known) == ROUND_RECORDS
+    known = tuning.after_round(known, 2_000, 2_000)  # a millisecond each
+    assert tuning.round_records(known) == ROUND_MS
+    for _ in range(20):
+        known = tuning.after_round(known, 50, 0.5)
+    assert tuning.round_records(known) == ROUND_RECORDS
+
+
+def test_a_round_of_one_record_says_little():
+    """The loop does other things beside it."""
+    known = Tuning()
+    for _ in range(20):
+        known = tuning.after_round(known, 2_000, 40)
+    known = tuning.after_round(known, 1, 5)
+    assert tuning.round_records(known) > ROUND_RECORDS / 2
+
+
+def test_what_inflates_is_asked_for_in_smaller_pieces():
+    known = commits(Tuning(), 5, 50, behind=True, overfull=True)
+    assert tuning.fetch_bytes(known, 8 << 20, 1 << 20) == (8 << 20) // 32
+    assert tuning.fetch_bytes(commits(known, 100, 50, behind=True), 8 << 20, 1 << 20) == 1 << 20
+
+
+def pressed(**settings):
+    """Return the bounds of a worker that has worked off a backlog on a slow broker."""
+    app = App("pressed", inbox_records=10, **settings)
+    topic = app.topic("in", value_type=int)
+
+    @app.agent(topic, sink=[app.topic("out", value_type=int)])
+    async def work(stream):
+        async for number in stream:
+            yield number
+
+    with Driver(app) as driver:
+        engine = driver._engine
+        for number in range(10):
+            driver.broker.produce("in", None, b"%d" % number, 0)
+            engine.checkpoint.took_ms = 120.0
+            engine.pace._behind = True
+            driver.clock.move_to(driver.clock.now_ms() + 2_000)
+            driver._run(engine.step())
+        return engine.pace.interval_ms
+
+
+def test_settings_that_are_not_to_be_adapted_are_not():
+    assert pressed() == 480
+    assert pressed(adaptive=False) == 100
+    assert pressed(commit_interval_max_ms=300) == 300
