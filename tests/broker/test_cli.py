@@ -256,9 +256,9 @@ def at_work(*arguments: object, cwd: Path, log: Path) -> Iterator[subprocess.Pop
 
 
 def ended(worker: subprocess.Popen) -> int:
-    """Return how a worker ends that is asked to; it has ten seconds, and its supervisor two."""
+    """Return how a worker ends that is asked to: by itself after ten seconds, but not with 0."""
     worker.send_signal(signal.SIGTERM)
-    return worker.wait(13)
+    return worker.wait(30)
 
 
 def children(pid: int) -> list[int]:
@@ -281,7 +281,7 @@ def test_a_worker_stops_while_its_broker_is_away(fresh_kafka: DevBroker, tmp_pat
         wait_until(lambda: "is at work" in fleet.log("one"), timeout_s=60, what="it does not start")
         fresh_kafka.kill()
         wait_until(lambda: "Unable connect" in fleet.log("one"), timeout_s=20, what="nothing said")
-        assert fleet.stop("one", timeout_s=12) == 0
+        assert fleet.stop("one", timeout_s=30) == 0
     assert "Unclosed" not in fleet.log("one")
     assert "Traceback" not in fleet.log("one")
 
