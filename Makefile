@@ -12,8 +12,8 @@ lint:     ## ruff and import-linter
 	$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check . && .venv/bin/lint-imports
 types:    ## mypy
 	$(PYTHON) -m mypy
-test:     ## every test; starts Kafka
-	$(PYTHON) -m pytest
+test:     ## every test, in two processes; starts Kafka
+	$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 fast:     ## the tests that need no broker
 	$(PYTHON) -m pytest -m 'not broker and not slow'
 sim:      ## simulated runs: make sim, make sim SEEDS=50000, make sim SEED=57

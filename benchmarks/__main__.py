@@ -23,7 +23,7 @@ from agents.workload import Workload
 from benchmarks import report
 from benchmarks.cluster import PARTITIONS, Cluster
 from benchmarks.engines import ENGINES, QUICK, Unavailable
-from benchmarks.inputs import Inputs
+from benchmarks.inputs import HEADRACE, Inputs
 from benchmarks.jobs import JOBS
 from benchmarks.rounds import Bench, Round
 from engine.devbroker import DevBroker, start_kafka
@@ -102,9 +102,16 @@ def prepare(names: list[str]) -> tuple[dict[str, str], dict[str, str]]:
 
 
 async def run(
-    broker: DevBroker, home: Path, given: Options, prepared: dict[str, str]
+    broker: DevBroker,
+    home: Path,
+    given: Options,
+    prepared: dict[str, str],
+    skipped: dict[str, str],
 ) -> list[Round]:
-    """All rounds: the engines in turn, so that what the machine does meanwhile hits all."""
+    """All rounds: the engines in turn, so that what the machine does meanwhile hits all.
+
+    A peer that fails goes on into ``skipped``, with its reason.
+    """
     cluster = Cluster(broker.bootstrap)
     inputs = Inputs(cluster, Workload(events=given.events, users=given.users, seed=1))
     await inputs.open()
@@ -117,7 +124,14 @@ async def run(
                 if job not in engine.jobs:
                     continue
                 share = engine.quick_share if given.quick else engine.share
-                done = await bench.round(job, engine, share)
+                try:
+                    done = await bench.round(job, engine, share)
+                except RuntimeError as error:
+                    if engine.name == HEADRACE:
+                        raise
+                    skipped[f"{engine.name} on {job}"] = str(error)
+                    say(f"    failed: {error}")
+                    continue
                 say(
                     f"    {done.events_per_second:,.0f} events/s, "
                     f"{done.cpu_seconds_per_million:.1f} CPU s per million, "
@@ -155,14 +169,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as folder:
         home = Path(folder)
         with start_kafka(home / "kafka", progress=say) as broker:
-            rounds = asyncio.run(run(broker, home, given, prepared))
+            rounds = asyncio.run(run(broker, home, given, prepared, skipped))
             name = broker.name
     print(report.table(rounds, skipped))
     if given.save:
         save(rounds, given, name, commit)
     if given.json:
         print(json.dumps(report.summary(rounds)))
-    wrong = [each for each in rounds if each.engine == "headrace" and not each.correct]
+    wrong = [each for each in rounds if each.engine == HEADRACE and not each.correct]
     for each in wrong:
         say(f"WRONG: {each}")
     return 1 if wrong else 0

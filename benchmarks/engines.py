@@ -15,6 +15,7 @@ from benchmarks.maven import Unavailable
 from benchmarks.venvs import python_with
 
 QUIX = ("quixstreams==3.28.1",)
+BYTEWAX = ("bytewax[kafka]==0.21.1",)
 CONFLUENT = ("confluent-kafka==2.11.1", "msgspec>=0.20")
 PEERS = Path(__file__).parent / "peers"
 
@@ -49,7 +50,8 @@ class Engine(msgspec.Struct, frozen=True):
         jobs: what it is measured on.
         share: of the input's size, for those that would take too long; 1 is the whole.
         quick_share: the same, for ``--quick``.
-        warmed: its figures leave the first fifth of the output out (the JVM's compiler).
+        warmed: its figures leave the first fifth of the output out: the JVM compiles
+            in it, and Quix does not say when it has its partitions.
         late: the input is written once it is up (it does not wait for its table to be full).
     """
 
@@ -157,11 +159,23 @@ ENGINES = {
         Engine(
             "quix",
             "exactly_once",
-            "Waiting for incoming messages",
+            "now processing incoming messages",
             lambda launch, python: script(launch, python, "quix"),
             lambda say: python_with("quix", QUIX, say),
             share=0.3,
+            warmed=True,
             jobs=("passthrough", "enrich", "tumbling"),
+        ),
+        Engine(
+            "bytewax",
+            "none",
+            "READY",
+            lambda launch, python: script(launch, python, "bytewax_flow"),
+            lambda say: python_with("bytewax", BYTEWAX, say),
+            store="memory",
+            share=0.3,
+            warmed=True,
+            jobs=("passthrough", "sessions"),
         ),
         Engine(
             "faust",

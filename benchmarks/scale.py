@@ -57,7 +57,7 @@ class Costs(msgspec.Struct, frozen=True):
     Attributes:
         commit_ms, commit_ms_partition, commit_ms_position: how long a transaction takes.
         worker_cpu_ms, ...: CPU that it costs the worker; broker_cpu_ms, ...: the broker.
-        member_cpu_ms_per_s: what an idle member costs the broker.
+        member_cpu_ms_per_s: what a member that waits for records costs the broker.
         base_mb, store_mb, store_files, store_open_ms: a worker without tasks, and one more store.
         restore_per_s: entries that one worker restores.
         assign_us_per_task, group_bytes_per_task: the leader's work, and what the group keeps.
@@ -73,7 +73,7 @@ class Costs(msgspec.Struct, frozen=True):
     broker_cpu_ms: float = 7.0
     broker_cpu_ms_partition: float = 0.061
     broker_cpu_ms_position: float = 0.013
-    member_cpu_ms_per_s: float = 2.0
+    member_cpu_ms_per_s: float = 16.0
     base_mb: float = 100.0
     store_mb: float = 0.6
     store_files: float = 12.0

@@ -1,6 +1,6 @@
 """Quix Streams, exactly once: the jobs as its documentation teaches them."""
 
-# ruff: noqa: ANN001, ANN201
+# ruff: noqa: ANN001, ANN201, ANN202
 import os
 from datetime import timedelta
 
@@ -25,7 +25,7 @@ def topic(name):
 def passthrough(events):
     seen = 0
 
-    def twentieth(_event):  # noqa: ANN202
+    def twentieth(_event):
         nonlocal seen
         seen += 1
         return seen % 20 == 0
@@ -34,7 +34,7 @@ def passthrough(events):
 
 
 def enrich(events):
-    def merge(event, profile):  # noqa: ANN202
+    def merge(event, profile):
         days = max(0, event["timestamp"] - profile["signup_ts"]) // DAY_MS
         purchase = event["event_type"] == "purchase"
         return {**event, **profile, "days_since_signup": days, "is_purchase": purchase}
@@ -50,10 +50,10 @@ def tumbling(events):
     Grouping by (user, type) would go through a repartition topic, where a backlog becomes late.
     """
 
-    def add(counts, event):  # noqa: ANN202
+    def add(counts, event):
         return {**counts, event["event_type"]: counts.get(event["event_type"], 0) + 1}
 
-    def rows(window, user, _timestamp, _headers):  # noqa: ANN202
+    def rows(window, user, _timestamp, _headers):
         return [
             {
                 "user_id": user,

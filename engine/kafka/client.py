@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.client import AIOKafkaClient
-from aiokafka.conn import create_conn
+from aiokafka.client import AIOKafkaClient, ConnectionGroup
+from aiokafka.conn import CloseReason, create_conn
 from aiokafka.errors import KafkaConnectionError, KafkaError, SaslAuthenticationFailed
 from aiokafka.protocol.metadata import MetadataRequest
 
@@ -93,6 +93,23 @@ class Client(AIOKafkaClient):
         except (KafkaError, OSError) as reason:
             return reason
         return error
+
+    async def send(
+        self, node_id: int, request: Any, *, group: ConnectionGroup = ConnectionGroup.DEFAULT
+    ) -> Any:
+        """Send a request, and return the answer.
+
+        Where asyncio drops what is written to a connection that has just been lost, uvloop raises a
+        RuntimeError, which nobody expects of a broker that is away.
+        """
+        try:
+            return await super().send(node_id, request, group=group)
+        except RuntimeError as error:
+            if "the handler is closed" not in str(error):
+                raise
+            connection = self._conns[node_id, group]
+            connection.close(reason=CloseReason.CONNECTION_BROKEN)
+            raise KafkaConnectionError(f"connection to node {node_id} lost") from error
 
     async def _get_conn(self, *args: Any, **options: Any) -> Any:
         """Return a connection, or None where there is none.

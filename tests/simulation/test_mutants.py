@@ -22,7 +22,7 @@ def test_a_mutant_is_caught(mutant):
 )
 def test_the_engine_itself_stands_the_weather(under):
     """What brings mutants out is no excuse for the engine."""
-    for seed in range(20):
+    for seed in range(12):
         Simulation(seed, under=under).run()
 
 

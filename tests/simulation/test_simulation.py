@@ -19,8 +19,9 @@ FAULTS = (
     "coordinator not there", "EndTxn done, not said so", "marker late",
     "move group", "group: on the move", "move transactions", "transactions: on the move",
     "retention", "batch too large", "fetch refused", "disk full",
-    "store corrupt", "position gone",
+    "store corrupt",
 )  # fmt: skip
+"""All but a position that is gone: that takes more seeds."""
 OUTCOMES = (
     "commit", "abort", "transaction timed out", "generation", "session expired",
     "instance taken over",

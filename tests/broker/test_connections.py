@@ -1,0 +1,37 @@
+"""Connections that go away under those who use them."""
+
+import asyncio
+
+import pytest
+import uvloop
+from aiokafka.client import ConnectionGroup
+from aiokafka.errors import KafkaConnectionError
+from aiokafka.protocol.metadata import MetadataRequest
+
+from engine.config import make
+from engine.devbroker import DevBroker
+from engine.kafka.client import connect
+
+pytestmark = pytest.mark.broker
+
+
+def test_a_connection_that_is_lost_is_a_brokers_error_on_uvloop_too(kafka: DevBroker) -> None:
+    """And the next request finds a new one."""
+
+    async def run() -> None:
+        client = await connect(make({"id": "lost", "broker": kafka.bootstrap}), "test")
+        try:
+            node = client.get_random_node()
+            await client.send(node, MetadataRequest([]))
+            connection = client._conns[node, ConnectionGroup.DEFAULT]
+            connection._reader.feed_data(b"x")  # of an answer: its reader does not see the end yet
+            connection._writer.transport.abort()
+            await asyncio.sleep(0)
+            with pytest.raises(KafkaConnectionError, match="lost"):
+                await client.send(node, MetadataRequest([]))
+            assert (await client.send(node, MetadataRequest([]))).brokers
+        finally:
+            await client.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
