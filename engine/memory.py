@@ -103,27 +103,30 @@ def fitted(config: Config) -> Config:
     )
 
 
-def group_limit(workers: int = 1) -> int:
+def group_limit(workers: int = 1, root: Path = Path("/")) -> int:
     """Return a worker's share of what the control group allows; 0: plenty, or no bound is known."""
-    bounds = [bound for path in _group_files() if (bound := _read_bound(path))]
+    bounds = [bound for path in _group_files(root) if (bound := _read_bound(path))]
     limit = int(min(bounds) * _OF_GROUP) // workers if bounds else 0
     return limit if limit < _AMPLE else 0
 
 
-def _group_files() -> list[Path]:
-    """Return the files that may bound us: ours and those of the groups around it, v2 and v1."""
+def _group_files(root: Path) -> list[Path]:
+    """Return the files that may bound us: our group's and those of the groups around it.
+
+    Of both versions: ``0::/shop`` is of the second, ``4:memory:/shop`` of the first.
+    """
     try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
         return []
     found = []
     for line in lines:
         _, kind, group = line.split(":", 2)
         if kind in {"", "memory"}:
-            root = Path("/sys/fs/cgroup") / kind
+            top = root / "sys/fs/cgroup" / kind
             name = "memory.limit_in_bytes" if kind else "memory.max"
-            place = root / group.strip("/")
-            found += [part / name for part in (place, *place.parents) if part.is_relative_to(root)]
+            place = top / group.strip("/")
+            found += [part / name for part in (place, *place.parents) if part.is_relative_to(top)]
     return found
 
 

@@ -68,6 +68,28 @@ def test_what_is_in_use_is_what_the_system_says():
     assert 50 * MB < memory.used() - before < 100 * MB
 
 
+@pytest.mark.parametrize(
+    ("groups", "bounds", "limit"),
+    [
+        ("0::/shop/one", {"shop/memory.max": "1000000000", "shop/one/memory.max": "max"}, 800),
+        ("0::/", {"memory.max": "500000000"}, 400),
+        ("4:memory:/shop\n0::/", {"memory/shop/memory.limit_in_bytes": "1000000000"}, 800),
+        ("4:memory:/shop", {"memory/memory.limit_in_bytes": "9223372036854771712"}, 0),
+        ("0::/", {"memory.max": "64000000000"}, 0),  # plenty
+        ("0::/shop", {}, 0),
+    ],
+)
+def test_a_control_group_is_a_limit_where_it_is_small(tmp_path, groups, bounds, limit):
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text(groups + "\n")
+    for name, bound in bounds.items():
+        path = tmp_path / "sys/fs/cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(bound + "\n")
+    assert memory.group_limit(root=tmp_path) == limit * 1_000_000
+    assert memory.group_limit(4, root=tmp_path) in {limit * 250_000, 0}
+
+
 @given(st.lists(st.floats(0, 2), max_size=60))
 def test_the_factor_stays_in_bounds_and_comes_back(shares):
     factor = 1.0

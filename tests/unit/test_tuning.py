@@ -61,7 +61,7 @@ def test_a_commit_that_grows_with_the_interval_does_not_run_away(fixed_ms, share
         commit_ms = fixed_ms + share * interval(known)
         known = tuning.after_commit(known, commit_ms, behind=True, overfull=False)
         seen.append(interval(known))
-    settled = min(MOST, max(LEAST, 4 * fixed_ms / (1 - 4 * share)))
+    settled = min(MOST, max(LEAST, 2 * fixed_ms / (1 - 2 * share)))
     assert abs(seen[-1] - settled) < 0.01 * settled
     assert seen[2:] == sorted(seen[2:]) or seen[2:] == sorted(seen[2:], reverse=True)
 
@@ -74,8 +74,8 @@ def test_who_keeps_up_commits_at_the_lower_bound_whatever_it_takes():
 def test_a_step_is_followed_within_a_few_commits():
     known = commits(Tuning(), 50, 80, behind=False)
     known = commits(known, 3, 80, behind=True)
-    assert interval(known) == 320
-    assert interval(commits(known, 6, 20, behind=True)) < 150
+    assert interval(known) == 160
+    assert interval(commits(known, 6, 20, behind=True)) < 130
     assert interval(commits(known, 3, 80, behind=False)) == LEAST
 
 
@@ -128,6 +128,6 @@ def pressed(**settings):
 
 
 def test_settings_that_are_not_to_be_adapted_are_not():
-    assert pressed() == 480
+    assert pressed() == 240
     assert pressed(adaptive=False) == 100
-    assert pressed(commit_interval_max_ms=300) == 300
+    assert pressed(commit_interval_max_ms=200) == 200
