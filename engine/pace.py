@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 IDLE_POLL_MS = 100
-SHARE_RECORDS = 100
+SHARE_RECORDS = 250
 """The least that one task is given at a time: below it the hand-over costs more than the work."""
 INBOX_SHARE = 4
 OUTBOX_SHARE = 8  # and as much again may be on its way
