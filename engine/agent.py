@@ -153,7 +153,7 @@ class Runner:
     def start(self) -> None:
         """Begin to run the coroutine."""
         self._task = asyncio.get_running_loop().create_task(
-            charged("agent", self._run()), name=self.name
+            charged("agent", self._run), name=self.name
         )
 
     async def stop(self) -> None:

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 from engine import crashpoint
@@ -80,7 +81,8 @@ class Checkpoint:
         cuts = await self._cut(tasks, wait_s)
         if cuts:
             self._flight = asyncio.get_running_loop().create_task(
-                charged("commit", self._deliver(cuts, cuts[0].task.membership)), name="commit"
+                charged("commit", partial(self._deliver, cuts, cuts[0].task.membership)),
+                name="commit",
             )
             self._flight.add_done_callback(lambda _: self._edges.source.wake())
 

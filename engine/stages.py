@@ -13,7 +13,7 @@ import types
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Generator
+    from collections.abc import Callable, Coroutine, Generator
 
     T = TypeVar("T")
 
@@ -65,8 +65,13 @@ stages = Stages()
 
 
 @types.coroutine
-def charged(stage: Stage, work: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
-    """Run a coroutine, each step of which is charged to a stage."""
+def charged(stage: Stage, begin: Callable[[], Coroutine[Any, Any, T]]) -> Generator[Any, Any, T]:
+    """Run a coroutine, each step of which is charged to a stage.
+
+    Args:
+        begin: makes the coroutine. It may never be called: a task can be cancelled before it runs.
+    """
+    work = begin()
     value: Any = None
     error: BaseException | None = None
     while True:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections import defaultdict, deque
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aiokafka.errors import KafkaError
@@ -144,7 +145,7 @@ class Producing:
         ends: dict[TP, int] = {}
         refused: dict[TP, int] = {}
         answers = await together(
-            charged("produce", self._produce(node, part)) for node, part in by_node.items()
+            charged("produce", partial(self._produce, node, part)) for node, part in by_node.items()
         )
         for answer in answers:
             for topic, partitions in answer.topics:

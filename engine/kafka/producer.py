@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiokafka.client import ConnectionGroup, CoordinationType
@@ -184,14 +185,15 @@ class KafkaOutlet(Connected):
     def _encode_next(self, rows: list[Output], **how: Any) -> list[Encoded]:
         return self._encode(rows, producer=self._producer, transactional=True, **how)
 
-    def _announce(self, transaction: Transaction) -> list[Coroutine[Any, Any, Any]]:
-        announced: list[Coroutine[Any, Any, Any]] = []
+    def _announce(self, transaction: Transaction) -> list[Callable[[], Coroutine[Any, Any, Any]]]:
+        announced: list[Callable[[], Coroutine[Any, Any, Any]]] = []
         if transaction.rows:
             topics: dict[str, list[int]] = defaultdict(list)
             for tp in transaction.rows:
                 topics[tp.topic].append(tp.partition)
             announced.append(
-                self._ask(
+                partial(
+                    self._ask,
                     _TXN,
                     lambda: AddPartitionsToTxnRequest(
                         self._id, *self._producer, list(topics.items())
@@ -206,7 +208,8 @@ class KafkaOutlet(Connected):
             )
         if transaction.positions:
             announced.append(
-                self._ask(
+                partial(
+                    self._ask,
                     _TXN,
                     lambda: AddOffsetsToTxnRequest(self._id, *self._producer, self._config.id),
                     lambda answer: [(answer.error_code, None)],

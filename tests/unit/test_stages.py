@@ -1,6 +1,7 @@
 """The stages add up to what the thread has used, whoever is cancelled or raises in between."""
 
 import asyncio
+import gc
 import time
 
 import pytest
@@ -42,7 +43,7 @@ async def test_a_coroutine_is_charged_for_its_own_steps_only():
 
     stages.begin()
     task = asyncio.create_task(others())
-    assert await charged("commit", work()) == 7
+    assert await charged("commit", work) == 7
     await task
     spent = stages.seconds()
     assert 0.02 <= spent["commit"] < 0.03
@@ -64,7 +65,7 @@ async def test_what_it_raises_and_its_cancellation_go_through():
         raise KeyError("x")
 
     with pytest.raises(KeyError):
-        await charged("agent", fails())
+        await charged("agent", fails)
 
     caught = []
 
@@ -75,11 +76,17 @@ async def test_what_it_raises_and_its_cancellation_go_through():
             caught.append(True)
             raise
 
-    task = asyncio.create_task(charged("agent", waits()))
+    task = asyncio.create_task(charged("agent", waits))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    assert caught == [True]
+    early = asyncio.create_task(charged("agent", waits))
+    early.cancel()  # before it has run at all: no coroutine is left that nobody awaits
+    with pytest.raises(asyncio.CancelledError):
+        await early
+    gc.collect()
     assert caught == [True]
     assert stages.switch("loop") == "loop"
