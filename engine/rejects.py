@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from engine.errors import AgentFailed
     from engine.metrics import Metrics
     from engine.outbox import Lane, Outbox
-    from engine.record import Batch, Headers, Piece, Refused, Run
+    from engine.record import TP, Batch, Headers, Piece, Refused, Run
     from engine.topic import Topic
 
 
@@ -68,7 +68,15 @@ def failure_headers(topic: Topic, run: Run, index: int, error: AgentFailed) -> H
 
 
 class DeadLetters:
-    """The dead letters of one task, on their way into its outbox: a topic beside each input."""
+    """The dead letters of one task, on their way into its outbox: a topic beside each input.
+
+    A record is buried when every agent has passed it, and not when it is decoded. A cut can fall
+    between the two, and whoever goes on from there may have another contract: what it takes must
+    not be a dead letter already, and what it refuses must not count as one.
+
+    Attributes:
+        begun: where the last piece of each input ends.
+    """
 
     def __init__(
         self, partition: int, topics: Iterable[Topic], outbox: Outbox, metrics: Metrics
@@ -77,6 +85,8 @@ class DeadLetters:
         self._topics = {topic.name: topic for topic in topics}
         self._outbox = outbox
         self._metrics = metrics
+        self.begun: dict[TP, int] = {}
+        self._waiting: dict[str, list[Refused]] = {name: [] for name in self._topics}
 
     def has(self, topic: str) -> bool:
         """Say whether a topic is one of them."""
@@ -86,16 +96,25 @@ class DeadLetters:
         lane = self._outbox.lane(topic.dead_letters)
         return lane, self._partition % lane.partitioner.partitions
 
-    def bury(self, piece: Piece, seen: int) -> None:
-        """Write what broke the contract, from offset ``seen`` on."""
-        topic = self._topics[piece.run.tp.topic]
+    def begin(self, piece: Piece) -> None:
+        """Keep what broke the contract in a piece until it is passed."""
+        self.begun[piece.run.tp] = piece.run.next_offset
+        self._waiting[piece.run.tp.topic] += piece.refused
+
+    def bury(self, name: str, seen: int, passed: int) -> None:
+        """Write what broke an input's contract, from offset ``seen`` on and below ``passed``."""
+        waiting = self._waiting[name]
+        if not waiting:
+            return
+        topic = self._topics[name]
         lane, home = self._lane(topic)
         count = 0
-        for offset, key, value, timestamp, headers in piece.refused:
-            if offset >= seen:
+        for offset, key, value, timestamp, headers in waiting:
+            if seen <= offset < passed:
                 lane.put(key, value, timestamp, headers, partition=home)
                 count += 1
-        self._metrics.dead_letters(topic.name, count)
+        self._waiting[name] = [row for row in waiting if row[0] >= passed]
+        self._metrics.dead_letters(name, count)
 
     def add(self, run: Run, index: int, error: AgentFailed) -> None:
         """Write an event that an agent could not bear."""

@@ -165,9 +165,8 @@ class Task:
             runner.start()
 
     def _start_input(self, tp: TP, each: Input, at: Position | None) -> None:
-        offset = at.offset if at is not None else each.received
+        offset = each.received = at.offset if at is not None else each.received
         notes = position.unpack(at)
-        each.received = offset
         each.gate = max(each.gate, notes.gate)
         if at is not None:
             self._committed[tp] = at
@@ -283,9 +282,7 @@ class Task:
         self._handed += self._piece
         if run.offsets:
             self._last = run.tp, run.offsets[-1]
-        if piece.refused:
-            self._letters.bury(piece, done[DEAD_LETTERS])
-        done[DEAD_LETTERS] = max(done[DEAD_LETTERS], run.next_offset)
+        self._letters.begin(piece)
         table = self._sources.get(run.tp.topic)
         if table is not None:
             new = run.since(done[TABLE])
@@ -384,6 +381,7 @@ class Task:
         assert self.at_boundary(), f"task {self.id} was cut in the middle of an event"
         if not any(runner.feed.busy for runner in self._runners):
             self._finish()  # the positions below are beyond the mark: so must be its effect
+        self._bury()
         changelogs: dict[TP, list[Output]] = {}
         store: dict[str, list[Entry]] = {}
         now = self._edges.clock.now_ms()
@@ -404,6 +402,14 @@ class Task:
         halfway = any(runner.feed.busy for runner in self._runners)  # the rest comes later
         self._handed, self._last = (self._piece, last) if halfway else (0, None)
         return TaskCut(self, rows, changelogs, positions, store, before, handed, last)
+
+    def _bury(self) -> None:
+        """Write the dead letters that every agent has passed."""
+        for tp, begun in self._letters.begun.items():
+            done, readers = self._done[tp], self._readers[tp]
+            passed = min((r.feed.positions().get(tp, 0) for r in readers), default=begun)
+            self._letters.bury(tp.topic, done[DEAD_LETTERS], passed)
+            done[DEAD_LETTERS] = max(done[DEAD_LETTERS], passed)
 
     def _positions(self) -> dict[TP, Position]:
         """Return the positions that have changed since the last cut."""

@@ -20,9 +20,9 @@ FIGURES = {"events_per_second", "cpu_seconds_per_million", "rss_mb", "guarantee"
 @pytest.mark.skipif(kafka_available() is not None and not in_ci(), reason="there is no Kafka here")
 def test_quick_run_reports_both_engines_and_a_tenfold_lead() -> None:
     """A run of a minute: exit 0 says that headrace's results were exact."""
-    sizes = ["--events", "80000", "--faust-events", "3000"]
+    what = ["--events", "80000", "--jobs", "enrich", "--engines", "headrace,faust"]
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "--quick", "--json", *sizes],
+        [sys.executable, "-m", "benchmarks", "--quick", "--json", *what],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -32,7 +32,6 @@ def test_quick_run_reports_both_engines_and_a_tenfold_lead() -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     *table, last = done.stdout.strip().splitlines()
     assert table[0].startswith("| job | engine |")
-    assert len(table) == 4
     jobs = json.loads(last)["jobs"]
     assert set(jobs) == {"enrich"}
     assert set(jobs["enrich"]) == {"headrace", "faust"}

@@ -366,6 +366,51 @@ def test_a_dead_letter_of_an_agent_is_committed_with_its_own_event(waits_at):
         assert driver._engine.assignment.verdicts.poison == {}  # nothing is remembered for ever
 
 
+@pytest.mark.parametrize("first", ["strict", "lenient"])
+def test_a_contract_that_changes_in_the_middle_of_a_run_neither_loses_nor_doubles(first):
+    """Dead letters and agents are cut at the same event: others may go on, differently."""
+    strict = [first == "strict"]
+
+    def decode(raw):
+        number = int(raw)
+        if strict[0] and number in {1, 4}:
+            raise ValueError("the strict version does not take it")
+        return number
+
+    app = App("versions")
+    contract = Contract(name="numbers", decode=decode, encode=lambda n: b"%d" % n)
+    topic = app.topic("numbers", contract=contract)
+    seen = app.topic("seen", value_type=int)
+    gate = []
+
+    @app.agent(topic, sink=[seen])
+    async def agent(stream):
+        async for number in stream:
+            if number == 2 and gate:
+                await gate[0].wait()
+            yield number
+
+    async def commit_in_the_middle(driver):
+        gate.append(asyncio.Event())
+        await steps(driver, 5)
+        committing = asyncio.create_task(hold_and_commit(driver._engine))
+        await asyncio.sleep(0.01)
+        gate[0].set()
+        await committing
+
+    with Driver(app) as driver:
+        for number in range(6):
+            driver.broker.produce("numbers", None, b"%d" % number, 0)
+        driver._run(commit_in_the_middle(driver))
+        strict[0] = not strict[0]
+        driver.crash()
+        driver.restart()
+        driver.settle()
+        buried = [int(letter.value) for letter in driver.dead_letters(topic)]
+        assert sorted([*buried, *(record.value for record in driver.read(seen))]) == list(range(6))
+        assert buried == ([1] if first == "strict" else [4])
+
+
 async def hold_and_commit(engine):
     """Commit between two events, in the middle of a run."""
     await engine.checkpoint.begin(engine.assignment.working(), wait_s=1)
