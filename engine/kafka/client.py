@@ -111,16 +111,23 @@ class Client(AIOKafkaClient):
             connection.close(reason=CloseReason.CONNECTION_BROKEN)
             raise KafkaConnectionError(f"connection to node {node_id} lost") from error
 
-    async def _get_conn(self, *args: Any, **options: Any) -> Any:
+    async def _get_conn(
+        self, node_id: Any, *, group: ConnectionGroup = ConnectionGroup.DEFAULT, **options: Any
+    ) -> Any:
         """Return a connection, or None where there is none.
 
-        What a broker answers in SCRAM can raise what aiokafka does not expect: its metadata task
-        would end for good.
+        One that is lost is closed before aiokafka has noticed: what is written to it would raise
+        that RuntimeError, and end aiokafka's metadata task for good; so would what a broker answers
+        in SCRAM. Without metadata no request finds its way again.
         """
+        known = self._conns.get((node_id, group))
+        writer = known._writer if known is not None else None
+        if writer is not None and writer.transport.is_closing():
+            known.close(reason=CloseReason.CONNECTION_BROKEN)
         try:
-            return await super()._get_conn(*args, **options)
+            return await super()._get_conn(node_id, group=group, **options)
         except (ValueError, LookupError) as error:
-            quiet.log.error("no connection to node %s: %s", args[0] if args else "?", error)
+            quiet.log.error("no connection to node %s: %s", node_id, error)
             return None
 
 
