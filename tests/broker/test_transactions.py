@@ -179,7 +179,7 @@ async def test_positions_wait_for_a_transaction_that_is_still_open(kafka: DevBro
         hanging = KafkaOutlet(config, f"{config.id}-hanging")
         await hanging.open()
         transaction = Transaction({}, {tp: Position(2, "")}, member)
-        await asyncio.gather(*hanging._announce(transaction))
+        await asyncio.gather(*(call() for call in hanging._announce(transaction)))
         await hanging._commit_offsets(transaction)
         reading = asyncio.ensure_future(one.source.positions([tp]))
         await asyncio.sleep(0.5)

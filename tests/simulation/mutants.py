@@ -68,7 +68,7 @@ def ended_before_sent(_):
         }
         for tp in rows:
             self._sequences[tp] = self._sequences.get(tp, 0) + len(rows[tp])
-        await together(self._announce(transaction))
+        await together(call() for call in self._announce(transaction))
         sending = asyncio.create_task(Producing(self._client, self._id).send(batches))
         if transaction.positions:
             await self._commit_offsets(transaction)
