@@ -160,7 +160,8 @@ def huge_records(site: Site, home: Path, rng: random.Random, dose: int) -> None:
     """Each is an output or a dead letter, and holds nothing up."""
     with Trial(site, home, rng) as trial:
         letters = trial.job.topic("raw-events-dlq")
-        huge = {"max.message.bytes": str(HUGE_BYTES)}
+        # the workload's times are old: by the default retention a broker deletes its letters
+        huge = {"max.message.bytes": str(HUGE_BYTES), "retention.ms": "-1"}
         asyncio.run(observer.create(site.bootstrap, {letters: huge}, PARTITIONS))
         set_config(site, trial.input, retention_ms="-1", max_message_bytes=str(HUGE_BYTES))
         trial.feed(1_000)

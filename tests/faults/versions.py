@@ -31,8 +31,8 @@ class Upgrade(Trial):
         self._events = self._orders()
 
     async def create_topics(self) -> None:
-        """Create the input."""
-        await observer.create(self.site.bootstrap, {self.input: {}}, PARTITIONS)
+        """Create the input; its times are old."""
+        await observer.create(self.site.bootstrap, {self.input: {"retention.ms": "-1"}}, PARTITIONS)
 
     def _orders(self) -> Iterator[Event]:
         number = 0
