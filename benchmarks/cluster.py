@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Iterable
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient
 
@@ -36,6 +36,19 @@ class Cluster:
         async with AIOKafkaConsumer(bootstrap_servers=self.bootstrap) as consumer:
             while not set(topics) <= await consumer.topics():
                 await asyncio.sleep(0.05)
+
+    async def warm(self, topic: str) -> None:
+        """Have the broker make what its first group and its first transaction make it wait for.
+
+        Those are 50 partitions each of ``__consumer_offsets`` and ``__transaction_state``, which
+        the engine that comes first would pay for (1 s, seen with 150,000 events in 2.5 s).
+        """
+        first = TopicPartition(topic, 0)
+        async with (
+            AIOKafkaProducer(bootstrap_servers=self.bootstrap, transactional_id="warm") as producer,
+            producer.transaction(),
+        ):
+            await producer.send_offsets_to_transaction({first: 0}, "warm")
 
     async def delete_all_but(self, *kept: str) -> None:
         """Delete every topic but those, and wait until they are gone."""

@@ -45,8 +45,9 @@ class Inputs:
         self._made: dict[str, Input] = {}
 
     async def open(self) -> None:
-        """Write the profiles."""
+        """Write the profiles, to a broker that is up to speed."""
         await self._cluster.create(PROFILES)
+        await self._cluster.warm(PROFILES)
         await self._cluster.load(PROFILES, self.work.profiles())
         self._profiles = {key: value for key, value, _ in self.work.profiles()}
 
