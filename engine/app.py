@@ -26,6 +26,7 @@ from engine.contracts.contract import Contract
 from engine.errors import ConfigError, HeadraceError
 from engine.kafka import kafka_edges
 from engine.loop import Engine
+from engine.operator import Operator
 from engine.partitioner import Partitioner
 from engine.policy import OnError
 from engine.security import hidden
@@ -209,7 +210,7 @@ class App(faust.App):
         """Make an agent of a coroutine function.
 
         Args:
-            channel: the topic it reads (or a list of them, or a topic's name).
+            channel: the topic it reads (or a list of them, a topic's name, or an operator).
             sink: topics, agents or functions that get each value it yields.
             tables: tables it uses that its code does not name.
             on_error: what becomes of an event on which it raises: ``"dead_letter"``, ``"skip"``,
@@ -229,6 +230,7 @@ class App(faust.App):
             agent = Agent(
                 fun,
                 self._channels(channel, given),
+                operator=channel if isinstance(channel, Operator) else None,
                 name=given,
                 sinks=tuple(sink or ()),
                 tables=tables,
@@ -249,6 +251,8 @@ class App(faust.App):
             return [self.topic(channel)]
         if isinstance(channel, Topic):
             return [channel]
+        if isinstance(channel, Operator):
+            return list(channel.inputs)
         return list(channel)
 
     # -- tables ------------------------------------------------------------------------------
