@@ -22,6 +22,7 @@ from mode import Service
 from engine import config as configuration
 from engine import faustnames, memory, web
 from engine.agent import Agent
+from engine.chain import Chain
 from engine.contracts.contract import Contract
 from engine.errors import ConfigError, HeadraceError
 from engine.kafka import kafka_edges
@@ -202,6 +203,7 @@ class App(faust.App):
         name: str | None = None,
         sink: Iterable[Any] | None = None,
         tables: Sequence[TableHandle] = (),
+        calls: Sequence[Callable[..., Any]] = (),
         on_error: OnError = "dead_letter",
         retries: int = 0,
         concurrency: int = 1,
@@ -213,6 +215,7 @@ class App(faust.App):
             channel: the topic it reads (or a list of them, a topic's name, or an operator).
             sink: topics, agents or functions that get each value it yields.
             tables: tables it uses that its code does not name.
+            calls: functions it calls that its code does not name, and that may use tables.
             on_error: what becomes of an event on which it raises: ``"dead_letter"``, ``"skip"``,
                 ``"stop"``, or tries before that: ``retry(3, backoff=0.2).then("stop")``.
         """
@@ -234,6 +237,7 @@ class App(faust.App):
                 name=given,
                 sinks=tuple(sink or ()),
                 tables=tables,
+                calls=calls,
                 on_error=on_error,
                 retries=retries,
             )
@@ -254,6 +258,16 @@ class App(faust.App):
         if isinstance(channel, Operator):
             return list(channel.inputs)
         return list(channel)
+
+    def stream(  # type: ignore[override]
+        self, channel: Any
+    ) -> Chain:
+        """Begin an agent that is a chain of a stream's methods, ended by ``to(sink)``.
+
+        Args:
+            channel: what :meth:`agent` takes.
+        """
+        return Chain(self, channel)
 
     # -- tables ------------------------------------------------------------------------------
 

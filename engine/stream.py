@@ -153,6 +153,24 @@ class Stream:
 
         return self._view(source)
 
+    def aggregate(self, table: Any, key: Any = None) -> Stream:
+        """Add each value to a windowed or session table (``table.update``), and yield it.
+
+        Args:
+            key: a field, a field's name or a function of the value; by default the record's key.
+        """
+        key_of = None if key is None else key_function(key)
+
+        async def source() -> AsyncIterator[Any]:
+            async for value in self._source():
+                if value is not TICK:
+                    table.update(self._key() if key_of is None else key_of(value), value)
+                yield value
+
+        view = self._view(source)
+        view.whole = self.whole
+        return view
+
     def take(self, max_: int, within: float | None = None) -> Stream:
         """Yield lists of up to ``max_`` values, a shorter one after ``within`` seconds.
 
