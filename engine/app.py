@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 import faust
 import msgspec
@@ -31,7 +31,7 @@ from engine.operator import Operator
 from engine.partitioner import Partitioner
 from engine.policy import OnError
 from engine.security import hidden
-from engine.table import Table, TableHandle
+from engine.table import K, Table, TableHandle, V
 from engine.topic import Topic, TopicConfig
 from engine.topology import Topology, build
 from engine.windowed import SessionTable
@@ -272,9 +272,17 @@ class App(faust.App):
 
     # -- tables ------------------------------------------------------------------------------
 
-    def Table(  # type: ignore[override]  # noqa: N802
+    @overload  # type: ignore[override]
+    def Table(
+        self, name: str | None = None, *, key_type: type[K], value_type: type[V], **options: Any
+    ) -> Table[K, V]: ...
+
+    @overload
+    def Table(self, name: str | None = None, **options: Any) -> Table[Any, Any]: ...
+
+    def Table(  # noqa: N802
         self, name: str | None = None, **options: Any
-    ) -> Table:
+    ) -> Table[Any, Any]:
         """Declare a keyed table: see :class:`engine.table.Table`.
 
         Args:
@@ -388,7 +396,7 @@ class App(faust.App):
         await self._maybe_close_http_client()
 
 
-class _Declaring(Table):
+class _Declaring(Table[Any, Any]):
     """A table that tells its app when it becomes a windowed one."""
 
     def __init__(self, app: App, name: str, **options: Any) -> None:

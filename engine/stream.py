@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar, overload
 
 from engine import cpu
 from engine.ahead import Ahead, AsyncCalls, Calls
@@ -20,11 +20,13 @@ from engine.operator import results
 if TYPE_CHECKING:
     from engine.operator import Make, Operator
     from engine.record import Headers
+    from engine.table import Table
     from engine.topic import Topic
 
 
 T = TypeVar("T")
 U = TypeVar("U")
+V = TypeVar("V")
 
 
 class Event(NamedTuple):
@@ -138,7 +140,15 @@ class Stream(Generic[T]):
         """Do what :meth:`map` does (Faust's name)."""
         return self.map(fun)
 
-    def join(self, table: Any, *, how: str = "inner") -> Stream[Any]:
+    @overload
+    def join(
+        self, table: Table[Any, V], *, how: Literal["inner"] = "inner"
+    ) -> Stream[tuple[T, V]]: ...
+
+    @overload
+    def join(self, table: Table[Any, V], *, how: Literal["left"]) -> Stream[tuple[T, V | None]]: ...
+
+    def join(self, table: Table[Any, V], *, how: str = "inner") -> Stream[Any]:
         """Yield (value, row): the row that ``table`` holds for the record's key at this moment.
 
         Args:
