@@ -401,6 +401,12 @@ class _Declaring(Table):
         self._app._declare(windowed)
         return windowed
 
+    def sliding(self, size: Any, **options: Any) -> Any:
+        """See :meth:`engine.table.Table.sliding`."""
+        windowed = super().sliding(size, **options)
+        self._app._declare(windowed)
+        return windowed
+
 
 def _contract(name: str, value_type: Any, key_type: Any, compacted: bool) -> Contract:  # noqa: FBT001
     if isinstance(value_type, type) and issubclass(value_type, Model):
