@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,15 +11,19 @@ from typing import TYPE_CHECKING, Any, Literal
 from engine.context import Context, current
 from engine.errors import AgentFailed, ConfigError
 from engine.feed import Feed
+from engine.halves import AfterMove, BeforeMove
 from engine.policy import OnError, policy_of
+from engine.probe import Probe, ProbedError, Wanted
 from engine.stages import charged
-from engine.stream import AfterMove, BeforeMove, Move, Probe, ProbedError, Stream
+from engine.stream import Stream
 from engine.topic import Topic
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from engine.clock import Clock
+    from engine.move import Move
+    from engine.operator import Operator
     from engine.outbox import Outbox
 
 Stage = Literal["whole", "before", "after"]
@@ -32,6 +37,8 @@ class Agent:
         topics: what it reads; several topics must be co-partitioned.
         sinks: topics, other agents, or functions (sync or async) that get each yielded value.
         tables: tables it uses that cannot be seen in its code.
+        operator: its stream is what comes out of this one.
+        calls: functions that it calls, and that its code does not name.
         on_error: what becomes of an event on which it raises, after ``retries`` more tries:
             ``dead_letter``, ``skip``, ``stop`` (its task), or a policy that says more
             (:func:`engine.policy.retry`).
@@ -45,15 +52,20 @@ class Agent:
         name: str | None = None,
         sinks: Sequence[Any] = (),
         tables: Sequence[Any] = (),
+        operator: Operator | None = None,
+        calls: Sequence[Callable[..., Any]] = (),
         on_error: OnError = "dead_letter",
         retries: int = 0,
     ) -> None:
-        self.fun = fun
+        self.fun = fun if operator is None else _behind(operator, fun)
         self.name = name or fun.__qualname__.rpartition(".")[2]
         self.topics = tuple(topics)
         self.sinks = tuple(sinks)
         self.tables = tuple(tables)
+        self.calls = tuple(calls)
         self.policy = policy_of(on_error, retries)
+        self.operators: dict[str, Operator] = {}  # those that were made, by the name in the agent
+        self._wanted: dict[str, Wanted] = {}
         self._probed = False
         self._move: Move | None = None
         self.__doc__ = fun.__doc__
@@ -86,8 +98,24 @@ class Agent:
             self._probed = True
         return self._move
 
+    def operators_on(self, topic: Topic, *, moved: bool) -> tuple[Operator, ...]:
+        """Return the operators that the agent asks for, before its move or behind it.
+
+        Args:
+            topic: what its stream reads there. An operator is made at the first call.
+        """
+        self.find_move()
+        found = []
+        for name, wanted in self._wanted.items():
+            if wanted.moved is moved:
+                if name not in self.operators:
+                    self.operators[name] = wanted.make(f"{self.name}-{name}", topic)
+                found.append(self.operators[name])
+        return tuple(found)
+
     def _probe(self) -> Move | None:
         probe = Probe()
+        self._wanted = probe.wanted
         result = self.fun(probe)
         step = result.__anext__() if inspect.isasyncgen(result) else result
         try:
@@ -102,6 +130,16 @@ class Agent:
             if not inspect.isasyncgen(result):
                 result.close()
         return probe.move  # it awaits something before its loop: no more can be learned
+
+
+def _behind(operator: Operator, fun: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function with the operator before it."""
+
+    @functools.wraps(fun)
+    def behind(stream: Stream) -> Any:
+        return fun(stream.apply(operator))
+
+    return behind
 
 
 def functions_in(sinks: Sequence[Any]) -> list[Callable[[Any], Any]]:
@@ -134,11 +172,14 @@ class Runner:
         quiet: Callable[[], None],
         failed: Callable[[Runner, AgentFailed], None],
         moved: Topic | None = None,
+        inputs: Sequence[Topic],
     ) -> None:
         self.agent = agent
         self.name = agent.name if stage != "before" else f"{agent.name}.move"
         self.context = context
         self.feed = Feed(context, clock, quiet)
+        self.feed.operators = agent.operators
+        self._inputs = inputs
         self._stage = stage
         self._failed = failed
         self._moved = moved
@@ -166,8 +207,7 @@ class Runner:
             self._task = None
 
     def _stream(self) -> Stream:
-        inputs = self.agent.topics if self._stage != "after" else (self._moved,)
-        assert inputs[0] is not None
+        inputs = self._inputs
         decode_key = inputs[0].key.decode if len(inputs) == 1 else self._decode_key
         if self._stage == "whole":
             return Stream(self.feed, decode_key)
@@ -181,7 +221,7 @@ class Runner:
         """Decode a key as the topic does that it came from."""
         assert self.context.run is not None
         name = self.context.run.tp.topic
-        return next(t for t in self.agent.topics if t.name == name).key.decode(raw)
+        return next(topic for topic in self._inputs if topic.name == name).key.decode(raw)
 
     def _forward(self, value: Any, move: Move) -> None:
         """Send a record to the topic in between, with its own time and headers."""

@@ -22,10 +22,12 @@ from mode import Service
 from engine import config as configuration
 from engine import faustnames, memory, web
 from engine.agent import Agent
+from engine.chain import Chain
 from engine.contracts.contract import Contract
 from engine.errors import ConfigError, HeadraceError
 from engine.kafka import kafka_edges
 from engine.loop import Engine
+from engine.operator import Operator
 from engine.partitioner import Partitioner
 from engine.policy import OnError
 from engine.security import hidden
@@ -201,6 +203,7 @@ class App(faust.App):
         name: str | None = None,
         sink: Iterable[Any] | None = None,
         tables: Sequence[TableHandle] = (),
+        calls: Sequence[Callable[..., Any]] = (),
         on_error: OnError = "dead_letter",
         retries: int = 0,
         concurrency: int = 1,
@@ -209,9 +212,10 @@ class App(faust.App):
         """Make an agent of a coroutine function.
 
         Args:
-            channel: the topic it reads (or a list of them, or a topic's name).
+            channel: the topic it reads (or a list of them, a topic's name, or an operator).
             sink: topics, agents or functions that get each value it yields.
             tables: tables it uses that its code does not name.
+            calls: functions it calls that its code does not name, and that may use tables.
             on_error: what becomes of an event on which it raises: ``"dead_letter"``, ``"skip"``,
                 ``"stop"``, or tries before that: ``retry(3, backoff=0.2).then("stop")``.
         """
@@ -229,9 +233,11 @@ class App(faust.App):
             agent = Agent(
                 fun,
                 self._channels(channel, given),
+                operator=channel if isinstance(channel, Operator) else None,
                 name=given,
                 sinks=tuple(sink or ()),
                 tables=tables,
+                calls=calls,
                 on_error=on_error,
                 retries=retries,
             )
@@ -249,7 +255,19 @@ class App(faust.App):
             return [self.topic(channel)]
         if isinstance(channel, Topic):
             return [channel]
+        if isinstance(channel, Operator):
+            return list(channel.inputs)
         return list(channel)
+
+    def stream(  # type: ignore[override]
+        self, channel: Any
+    ) -> Chain:
+        """Begin an agent that is a chain of a stream's methods, ended by ``to(sink)``.
+
+        Args:
+            channel: what :meth:`agent` takes.
+        """
+        return Chain(self, channel)
 
     # -- tables ------------------------------------------------------------------------------
 

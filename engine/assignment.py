@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 from engine import crashpoint, gaps, incarnation, recovery
 from engine.errors import ConfigError, InputLost
+from engine.life import State
 from engine.parking import Parking, TaskKey
 from engine.record import TP
 from engine.standby import Standbys
-from engine.task import State, Task
+from engine.task import Task
 from engine.verdicts import Verdicts
 from tables.errors import StoreCorrupted, StoreFailed, StoreForeign, StoreLocked
 

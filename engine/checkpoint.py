@@ -29,8 +29,8 @@ from typing import TYPE_CHECKING
 from engine import crashpoint
 from engine.edges import Transaction
 from engine.errors import AccessDenied, CommitUnknown, RecordRefused
+from engine.life import State
 from engine.stages import charged, stages
-from engine.task import State
 from tables.errors import StoreCorrupted, StoreFailed
 
 if TYPE_CHECKING:

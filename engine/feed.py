@@ -8,12 +8,13 @@ acknowledged by failing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from engine.clock import Cancellable, Clock
     from engine.context import Context
+    from engine.operator import Operator
     from engine.record import TP, Run
 
 TICK: Any = object()
@@ -30,8 +31,8 @@ class Feed:
 
     __slots__ = (
         "_ahead", "_between", "_calls", "_clock", "_done", "_due", "_hold", "_open", "_resume",
-        "_run", "_tick", "_waiter", "_whole", "busy", "context", "handed_over", "marking",
-        "overdue", "pausing", "quiet", "singly",
+        "_run", "_tick", "_waiter", "_whole", "busy", "context", "ended", "handed_over", "marking",
+        "operators", "overdue", "pausing", "quiet", "singly", "spoiled",
     )  # fmt: skip
 
     def __init__(self, context: Context, clock: Clock, quiet: Callable[[], None]) -> None:
@@ -42,6 +43,9 @@ class Feed:
         self.handed_over = False  # what is held was given to the agent: leaving the loop ends it
         self.singly: dict[TP, tuple[int, int]] = {}  # between which ``take`` yields them one by one
         self.marking = False  # the next iteration is to mark the ends of runs
+        self.ended: set[str] = set()  # the topics of which an end-of-input mark has come
+        self.operators: Mapping[str, Operator] = {}  # those that the agent's views have made
+        self.spoiled: set[tuple[TP, int]] = set()  # events of which the agent sees nothing
         self.overdue = False  # a deadline has passed, and nobody has heeded it yet
         self._ahead: dict[TP, int] = {}  # read, and not yet yielded by a view that looks ahead
         self._between = False  # such a view waits for a result, between two events
@@ -101,6 +105,8 @@ class Feed:
                 if self.pausing:
                     await self._pause(run, index)
             if marking:
+                if run.ends:
+                    self.ended.add(run.tp.topic)
                 yield TICK
             self._done[run.tp] = run.next_offset
             self._open = self.busy = False

@@ -30,11 +30,11 @@ from engine.errors import (
     RecordRefused,
 )
 from engine.health import Health
+from engine.life import State
 from engine.metrics import Metrics
 from engine.pace import Pace
 from engine.provision import provide
 from engine.stages import stages
-from engine.task import State
 from engine.watch import Watch
 from tables.errors import StoreCorrupted, StoreFailed
 

@@ -124,6 +124,17 @@ class Run:
     def __len__(self) -> int:
         return len(self.offsets)
 
+    def stand_in(self, index: int, key: bytes | None, time: int, value: Any) -> Run:
+        """Return a run of one event that came of record ``index``, with its own key and time.
+
+        It is at the offset of that record; behind the last one, where the end of input is.
+        """
+        has = index < len(self.offsets)
+        return Run(
+            self.tp, [value], [time], [self.offsets[index] if has else self.next_offset - 1],
+            [time], [key], [None], [self.headers[index] if has else ()], self.next_offset,
+        )  # fmt: skip
+
     def part(self, start: int, stop: int) -> Run:
         """Return records ``start`` to ``stop`` as a run of their own."""
         last = stop >= len(self.offsets)

@@ -7,7 +7,6 @@ over an event that sits in a buffer.
 from __future__ import annotations
 
 import inspect
-import operator
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,8 +14,11 @@ from engine import cpu
 from engine.ahead import Ahead, AsyncCalls, Calls
 from engine.errors import ConfigError
 from engine.feed import TICK, Feed
+from engine.move import Move, NotMoved, key_function, key_name
+from engine.operator import results
 
 if TYPE_CHECKING:
+    from engine.operator import Make, Operator
     from engine.record import Headers
     from engine.topic import Topic
 
@@ -41,6 +43,9 @@ class Stream:
         self._decode_key = decode_key
         self._source = source or feed.values
         self.chunked = False  # below a take
+        self.operated = False  # below an operator
+        self.plain = source is None  # the events are as they came: all of them
+        self.whole = self.plain  # their values are
         self.marked = False  # below a view that looks ahead: ticks come through
 
     def __aiter__(self) -> AsyncIterator[Any]:
@@ -53,7 +58,7 @@ class Stream:
 
     def _view(self, source: Callable[[], AsyncIterator[Any]]) -> Stream:
         view = Stream(self._feed, self._decode_key, source)
-        view.chunked, view.marked = self.chunked, self.marked
+        view.chunked, view.marked, view.operated = self.chunked, self.marked, self.operated
         return view
 
     def _key(self) -> Any:
@@ -109,7 +114,9 @@ class Stream:
                 if value is TICK or await _maybe(fun(value)):
                     yield value
 
-        return self._view(source)
+        whole, view = self.whole, self._view(source)
+        view.whole = whole
+        return view
 
     def map(self, fun: Callable[[Any], Any]) -> Stream:
         """Yield ``fun(value)`` (sync or async)."""
@@ -146,6 +153,24 @@ class Stream:
 
         return self._view(source)
 
+    def aggregate(self, table: Any, key: Any = None) -> Stream:
+        """Add each value to a windowed or session table (``table.update``), and yield it.
+
+        Args:
+            key: a field, a field's name or a function of the value; by default the record's key.
+        """
+        key_of = None if key is None else key_function(key)
+
+        async def source() -> AsyncIterator[Any]:
+            async for value in self._source():
+                if value is not TICK:
+                    table.update(self._key() if key_of is None else key_of(value), value)
+                yield value
+
+        view = self._view(source)
+        view.whole = self.whole
+        return view
+
     def take(self, max_: int, within: float | None = None) -> Stream:
         """Yield lists of up to ``max_`` values, a shorter one after ``within`` seconds.
 
@@ -175,6 +200,11 @@ class Stream:
                     yield chunk
                     feed.release()
 
+        if self.operated:
+            raise ConfigError(
+                "take() behind a join of streams or a pattern would hold back events that their "
+                "state has counted already: yield to a topic, and take() from that"
+            )
         view = self._view(source)
         view.chunked = True
         return view
@@ -220,9 +250,10 @@ class Stream:
 
     def _ahead(self, calls: Calls) -> Stream:
         """Return a view that calls for a run's events ahead of their turn."""
-        if self.chunked:
+        if self.chunked or self.operated:
             raise ConfigError(
-                "map_async and map_cpu come before take: stream.map_async(fn).take(n)"
+                "map_async and map_cpu come before take, and not behind a join of streams or a "
+                "pattern: stream.map_async(fn).take(n)"
             )
 
         async def source() -> AsyncIterator[Any]:
@@ -243,6 +274,38 @@ class Stream:
         view = self._view(source)
         view.marked = True
         return view
+
+    def apply(self, operator: Operator) -> Stream:
+        """Yield what an operator makes of the events; see :mod:`engine.operator`.
+
+        While the agent has a result in hand, the key and the event time are the result's own.
+        """
+        self._can_operate(operator.name)
+        if len(operator.inputs) > 1 and not self.plain:
+            raise ConfigError(f"{operator.name}: filter() what comes out of it, not what goes in")
+
+        def source() -> AsyncIterator[Any]:
+            return results(self._feed, self._source(), operator)
+
+        view = self._view(source)
+        view.marked = view.operated = True
+        return view
+
+    def _can_operate(self, name: str) -> None:
+        if self.operated or self.chunked or not self.whole:
+            raise ConfigError(
+                f"{name}: a join of streams or a pattern comes first, on the events as they are, "
+                "and one an agent: put it into an agent of its own, with a topic in between"
+            )
+
+    def _operate(self, name: str, make: Make) -> Stream:
+        """Apply the operator of that name, which ``make(its whole name, topic)`` made at the probe.
+
+        Args:
+            name: tells an agent's operators apart; the agent's own name goes before it.
+            make: gets the topic that the stream reads at this point.
+        """
+        return self.apply(self._feed.operators[name])
 
     def batches(self) -> AsyncIterator[list[Any]]:
         """Yield the events as they came from the broker: a list a run."""
@@ -285,105 +348,3 @@ class Stream:
 
 async def _maybe(value: Any) -> Any:
     return await value if inspect.isawaitable(value) else value
-
-
-class Move(NamedTuple):
-    """A change of topic in the middle of an agent: by ``group_by`` or by ``through``."""
-
-    key: Callable[[Any], Any] | None
-    name: str
-    topic: Topic | None
-
-
-class NotMoved(Exception):
-    """An agent asked for a move that the topology had not found when it probed the agent."""
-
-    def __init__(self, move: Move) -> None:
-        self.move = move
-        super().__init__(
-            f"group_by/through {move.name!r} must be called where the agent's loop begins "
-            "(async for x in stream.group_by(...)), so that the topology knows it before the start"
-        )
-
-
-class Probe(Stream):
-    """Stands for a stream while the topology is found out: remembers the move, yields nothing."""
-
-    def __init__(self) -> None:
-        self.move: Move | None = None
-        self.chunked = False
-
-    def __aiter__(self) -> AsyncIterator[Any]:
-        raise ProbedError
-
-    def _view(self, source: Any) -> Stream:
-        return self
-
-    def batches(self) -> AsyncIterator[list[Any]]:
-        """End the probe."""
-        raise ProbedError
-
-    def _moved(self, move: Move) -> Stream:
-        self.move = move
-        return self
-
-    @property
-    def current_event(self) -> None:
-        """There is no event before the loop."""
-        return
-
-
-class ProbedError(Exception):
-    """The probe has come to the agent's loop."""
-
-
-class BeforeMove(Stream):
-    """An agent's stream up to its move: what comes there goes to the topic in between."""
-
-    forward: Callable[[Any, Move], None]
-
-    def _view(self, source: Callable[[], AsyncIterator[Any]]) -> Stream:
-        view = BeforeMove(self._feed, self._decode_key, source)
-        view.forward = self.forward
-        view.chunked = self.chunked
-        return view
-
-    def _moved(self, move: Move) -> Stream:
-        forward = self.forward
-
-        async def source() -> AsyncIterator[Any]:
-            async for value in self._source():
-                if value is not TICK:
-                    forward(value, move)
-            yield  # pragma: no cover  (never reached: a feed does not end)
-
-        return Stream(self._feed, self._decode_key, source)
-
-
-class AfterMove(Stream):
-    """An agent's stream from its move on: views before it were taken by :class:`BeforeMove`."""
-
-    def _view(self, source: Any) -> Stream:
-        return self
-
-    def _moved(self, move: Move) -> Stream:
-        return Stream(self._feed, self._decode_key)
-
-
-def key_function(key: Any) -> Callable[[Any], Any]:
-    """Return a function of the value for a field, a field's name, or a function."""
-    if isinstance(key, str):
-        return operator.attrgetter(key)
-    if hasattr(key, "__get__") and not inspect.isroutine(key):  # a Struct's field
-        return operator.attrgetter(key_name(key))
-    if callable(key):
-        return key  # type: ignore[no-any-return]
-    return operator.attrgetter(key_name(key))
-
-
-def key_name(key: Any) -> str:
-    """Return the name of a field; a function without a name of its own needs one given."""
-    name = key if isinstance(key, str) else getattr(key, "field", getattr(key, "__name__", ""))
-    if not name or name == "<lambda>":
-        raise ConfigError("group_by(function) needs name=...: it names the topic in between")
-    return str(name)

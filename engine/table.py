@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tables.window import Emission
 
 Seconds = float
-Kind = Literal["keyed", "window", "session"]
+Kind = Literal["keyed", "window", "session", "operator"]
 
 
 class Window(msgspec.Struct, frozen=True, gc=False):

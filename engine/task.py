@@ -1,26 +1,11 @@
 """A task: one partition of a sub-topology, with its agents, tables, inbox and outbox.
 
-::
-
-               start()              fail()
-    CREATED ────────────► RUNNING ─────────► FAILED
-       │                   │    ▲               │
-       │            hold() │    │ release()     │
-       │                   ▼    │               │
-       │                 HOLDING ───────┐       │
-       │                                ▼       ▼
-       └──────────────────────────────► CLOSED ◄┘     close(), from anywhere
-
-RUNNING takes pieces from the inbox and gives them to the agents, when the loop says so; HOLDING
-finishes the events in hand and takes no more (a rebalance, a cut); FAILED waits for the worker,
-which drops the task and makes a new one from the committed state. There is no way back from FAILED
-or CLOSED: what a task holds in memory is worth nothing once it is in doubt.
+Its life is drawn in :mod:`engine.life`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from engine import position, rejects
@@ -28,6 +13,7 @@ from engine.agent import Runner
 from engine.context import Context
 from engine.cut import TaskCut
 from engine.inbox import Inbox, Input
+from engine.life import MOVES, State
 from engine.outbox import Outbox
 from engine.record import TP, Batch, Output, Piece, Run
 from engine.results import result_writer
@@ -57,25 +43,6 @@ END_MARK = "headrace.end-of-input"
 PIECE_RECORDS = 1_000
 """So many are decoded at a time, at most: they should be in the processor's cache when the agents
 come to them."""
-
-
-class State(Enum):
-    """Where a task is in its life; see the drawing above."""
-
-    CREATED = "created"
-    RUNNING = "running"
-    HOLDING = "holding"
-    FAILED = "failed"
-    CLOSED = "closed"
-
-
-MOVES: dict[State, frozenset[State]] = {
-    State.CREATED: frozenset({State.RUNNING, State.CLOSED}),
-    State.RUNNING: frozenset({State.HOLDING, State.FAILED, State.CLOSED}),
-    State.HOLDING: frozenset({State.RUNNING, State.FAILED, State.CLOSED}),
-    State.FAILED: frozenset({State.CLOSED}),
-    State.CLOSED: frozenset(),
-}
 
 
 class Task:
@@ -147,6 +114,9 @@ class Task:
         self._move_to(State.RUNNING)
         for table in self.part.tables:
             self.tables[table.name] = table.open(self.store, self._emit_for(table))
+        for partition in self.tables.values():
+            if hasattr(partition, "bind"):
+                partition.bind(self.tables)
         for node in self.part.nodes:
             context = Context(node.agent.name, self.id, self.tables, self.outbox)
             runner = Runner(
@@ -157,6 +127,7 @@ class Task:
                 quiet=self._quiet,
                 failed=self._agent_failed,
                 moved=node.moved,
+                inputs=node.inputs,
             )
             self._runners.append(runner)
         for tp, each in self.inbox.inputs.items():
@@ -291,7 +262,7 @@ class Task:
         self._ending = run.ends
         for runner in self._readers[run.tp]:
             share = self._share(runner, run)
-            if share.offsets:
+            if share.offsets or (share.ends and runner.agent.operators):
                 runner.feed.give(share)
             else:
                 runner.feed.resume_at(run.tp, run.next_offset)
@@ -309,13 +280,16 @@ class Task:
             if agent == runner.name and tp == run.tp and offset in run.offsets:
                 if runner.agent.policy.outcome == "dead_letter" and error.letter:
                     self._letters.add(run, run.offsets.index(offset), error)
-                run = run.without({offset})
+                if runner.agent.operators:  # it counts there: what fails may be somebody else's
+                    runner.feed.spoiled.add((tp, offset))
+                else:
+                    run = run.without({offset})
         return run
 
     def close_windows(self) -> None:
-        """Close every window and session: the input has ended."""
+        """Close every window and session: the input has ended. Operators' results go to agents."""
         for partition in self.tables.values():
-            if hasattr(partition, "close_all"):
+            if hasattr(partition, "close_all") and not hasattr(partition, "step"):
                 partition.close_all()
 
     # -- boundaries --------------------------------------------------------------------------
@@ -418,16 +392,15 @@ class Task:
             for name, partition in self.tables.items()
             if getattr(partition, "stream_time", -1) >= 0
         }
+        readers = {runner.name: runner.feed.positions() for runner in self._runners}
         changed: dict[TP, Position] = {}
         for number, (tp, done) in enumerate(sorted(self._done.items())):
-            consumers = dict(done)
-            for runner in self._runners:
-                at = runner.feed.positions().get(tp)
-                if at is not None:
-                    consumers[runner.name] = at
-            gate = self.inbox.inputs[tp].gate
+            ahead = {name: at[tp] for name, at in readers.items() if tp in at}
             packed = position.pack(
-                consumers, times if number == 0 else {}, gate, self.topic_ids.get(tp.topic, "")
+                done | ahead,
+                times if number == 0 else {},
+                self.inbox.inputs[tp].gate,
+                self.topic_ids.get(tp.topic, ""),
             )
             if packed != self._committed.get(tp):
                 changed[tp] = packed

@@ -19,7 +19,7 @@ import msgspec
 from engine.agent import Agent, Stage
 from engine.contracts.contract import Contract
 from engine.errors import ConfigError
-from engine.stream import Move
+from engine.move import Move
 from engine.table import TableHandle
 from engine.topic import Topic
 from tables.codec import TEXT_KEYS
@@ -185,7 +185,11 @@ def build(
     """Find the sub-topologies of an app."""
     handles = tuple(tables)
     nodes = [node for agent in agents for node in _nodes(app_id, agent, handles)]
-    groups = _groups(nodes, handles)
+    known = {table.name: table for table in handles}
+    for name, table in {t.name: t for node in nodes for t in node.tables}.items():
+        if known.setdefault(name, table) is not table:
+            raise ConfigError(f"there are two tables or operators named {name!r}: rename one")
+    groups = _groups(nodes, tuple(known.values()))
     parts = []
     for number, (members, held) in enumerate(groups):
         inputs = {topic.name: topic for node in members for topic in node.inputs}
@@ -201,12 +205,29 @@ def _nodes(app_id: str, agent: Agent, tables: Sequence[TableHandle]) -> list[Nod
     used = tables_used_by(agent, tables)
     move = agent.find_move()
     if move is None:
-        return [Node(agent, "whole", agent.topics, None, used)]
+        return [_node(agent, "whole", agent.topics, None, used)]
     moved = move.topic or _between(app_id, agent, move)
     return [
-        Node(agent, "before", agent.topics, moved, ()),
-        Node(agent, "after", (moved,), moved, used),
+        _node(agent, "before", agent.topics, moved, ()),
+        _node(agent, "after", (moved,), moved, used),
     ]
+
+
+def _node(
+    agent: Agent,
+    stage: Stage,
+    reads: tuple[Topic, ...],
+    moved: Topic | None,
+    used: tuple[TableHandle, ...],
+) -> Node:
+    """Return a node with what its operators read and use beyond its own."""
+    operators = agent.operators_on(reads[0], moved=stage == "after")
+    inputs = {topic.name: topic for topic in reads}
+    tables = {table.name: table for table in used}
+    for each in operators:
+        inputs |= {topic.name: topic for topic in each.inputs}
+        tables |= {table.name: table for table in (*each.uses, each)}
+    return Node(agent, stage, tuple(inputs.values()), moved, tuple(tables.values()))
 
 
 def _between(app_id: str, agent: Agent, move: Move) -> Topic:
@@ -270,7 +291,7 @@ def tables_used_by(agent: Agent, tables: Sequence[TableHandle]) -> tuple[TableHa
     known = {id(table): table for table in tables}
     found: dict[int, TableHandle] = {id(table): table for table in agent.tables}
     seen: set[int] = set()
-    waiting = [agent.fun]
+    waiting = [agent.fun, *agent.calls]
     while waiting:
         fun = waiting.pop()
         if id(fun) in seen or not hasattr(fun, "__code__"):

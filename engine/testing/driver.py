@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from engine.errors import ConfigError
+from engine.life import State
 from engine.loop import Engine
 from engine.record import TP, Headers, Output
-from engine.task import END_MARK, State
+from engine.task import END_MARK
 from engine.testing.memory import HandClock, MemoryBroker, memory_edges
 from engine.topic import Topic
 

@@ -1,0 +1,54 @@
+"""The streams of an agent that re-keys: its views run before the move or behind it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from engine.feed import TICK
+from engine.stream import Stream
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from engine.move import Move
+    from engine.operator import Make, Operator
+
+
+class BeforeMove(Stream):
+    """An agent's stream up to its move: what comes there goes to the topic in between."""
+
+    forward: Callable[[Any, Move], None]
+
+    def _view(self, source: Callable[[], AsyncIterator[Any]]) -> Stream:
+        view = BeforeMove(self._feed, self._decode_key, source)
+        view.forward = self.forward
+        view.chunked, view.operated = self.chunked, self.operated
+        return view
+
+    def _moved(self, move: Move) -> Stream:
+        forward = self.forward
+
+        async def source() -> AsyncIterator[Any]:
+            async for value in self._source():
+                if value is not TICK:
+                    forward(value, move)
+            yield  # pragma: no cover  (never reached: a feed does not end)
+
+        return Stream(self._feed, self._decode_key, source)
+
+
+class AfterMove(Stream):
+    """An agent's stream from its move on: views before it were taken by :class:`BeforeMove`."""
+
+    def _view(self, source: Any) -> Stream:
+        return self
+
+    def apply(self, operator: Operator) -> Stream:
+        """Do nothing: it was applied before the move."""
+        return self
+
+    def _operate(self, name: str, make: Make) -> Stream:
+        return self
+
+    def _moved(self, move: Move) -> Stream:
+        return Stream(self._feed, self._decode_key)
