@@ -136,7 +136,7 @@ def _behind(operator: Operator, fun: Callable[..., Any]) -> Callable[..., Any]:
     """Return the function with the operator before it."""
 
     @functools.wraps(fun)
-    def behind(stream: Stream) -> Any:
+    def behind(stream: Stream[Any]) -> Any:
         return fun(stream.apply(operator))
 
     return behind
@@ -206,7 +206,7 @@ class Runner:
             await asyncio.wait([self._task])
             self._task = None
 
-    def _stream(self) -> Stream:
+    def _stream(self) -> Stream[Any]:
         inputs = self._inputs
         decode_key = inputs[0].key.decode if len(inputs) == 1 else self._decode_key
         if self._stage == "whole":

@@ -31,9 +31,10 @@ from engine.operator import Operator
 from engine.partitioner import Partitioner
 from engine.policy import OnError
 from engine.security import hidden
-from engine.table import SessionTable, Table, TableHandle
+from engine.table import Table, TableHandle
 from engine.topic import Topic, TopicConfig
 from engine.topology import Topology, build
+from engine.windowed import SessionTable
 from tables.errors import StateError
 
 if TYPE_CHECKING:
@@ -292,7 +293,7 @@ class App(faust.App):
     table = Table
 
     def SessionTable(self, name: str, **options: Any) -> SessionTable:  # noqa: N802
-        """Declare a table of sessions: see :class:`engine.table.SessionTable`."""
+        """Declare a table of sessions: see :class:`engine.windowed.SessionTable`."""
         table = SessionTable(name, **options)
         self._declare(table)
         return table

@@ -77,7 +77,7 @@ class Chain:
         steps = self._steps
         arguments = [each for step in steps for each in step.arguments()]
 
-        async def chained(stream: Stream) -> AsyncIterator[Any]:
+        async def chained(stream: Stream[Any]) -> AsyncIterator[Any]:
             view = stream
             for method, positional, named in steps:
                 view = getattr(view, method)(*positional, **named)
