@@ -25,6 +25,7 @@ from engine.agent import Agent
 from engine.chain import Chain
 from engine.contracts.contract import Contract
 from engine.errors import ConfigError, HeadraceError
+from engine.joins import StreamJoin
 from engine.kafka import kafka_edges
 from engine.loop import Engine
 from engine.operator import Operator
@@ -34,6 +35,7 @@ from engine.security import hidden
 from engine.table import Table, TableHandle
 from engine.topic import Topic, TopicConfig
 from engine.topology import Topology, build
+from engine.versioned import VersionedTable
 from engine.windowed import SessionTable
 from tables.errors import StateError
 
@@ -277,6 +279,8 @@ class App(faust.App):
     ) -> Table:
         """Declare a keyed table: see :class:`engine.table.Table`.
 
+        With ``history=`` (seconds) it is an :class:`engine.versioned.VersionedTable`.
+
         Args:
             name: may be left out of a table that is a topic (``source=``): it is the topic's.
         """
@@ -286,7 +290,8 @@ class App(faust.App):
             name = options["source"].name
         for option in [option for option in options if option in faustnames.IGNORED]:
             del options[option]
-        table = _Declaring(self, name, **options)
+        versioned = options.get("history") is not None
+        table = VersionedTable(name, **options) if versioned else _Declaring(self, name, **options)
         self._declare(table)
         return table
 
@@ -297,6 +302,12 @@ class App(faust.App):
         table = SessionTable(name, **options)
         self._declare(table)
         return table
+
+    def Join(self, name: str, left: Topic, right: Topic, **options: Any) -> StreamJoin:  # noqa: N802
+        """Declare a join of two topics: see :class:`engine.joins.StreamJoin`."""
+        join = StreamJoin(name, left, right, **options)
+        self._declare(join)
+        return join
 
     def _declare(self, table: TableHandle) -> None:
         held = self.declared_tables.get(table.name)
