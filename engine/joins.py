@@ -9,16 +9,17 @@ from engine.operator import Operator
 from engine.topic import Topic
 from engine.versioned import VersionedTable
 from engine.windowed import milliseconds
-from tables import asof, streamjoin
+from tables import asof, reach
 from tables.asof import AsOfPartition
 from tables.codec import Codec
-from tables.streamjoin import Reach, StreamJoinPartition
+from tables.reach import Reach
+from tables.streamjoin import StreamJoinPartition
 
 if TYPE_CHECKING:
     from engine.operator import Make
     from engine.table import Emit, Seconds
     from tables.store import Change, Store
-    from tables.streamjoin import How
+    from tables.streamjoin import How, Release
 
 
 class StreamJoin(Operator):
@@ -35,6 +36,8 @@ class StreamJoin(Operator):
         grace: how many seconds a lonely record waits beyond its window for one that is late.
         how: ``inner``: pairs only; ``left``: a left record that meets nobody comes as
             (left, None); ``outer``: a right one too, as (None, right).
+        release: when lonely records come out: ``close``, once stream time is beyond their window
+            and grace; ``kafka``, when Kafka Streams would look for them, up to a window later.
 
     Raises:
         ConfigError: there is no window, or both kinds, or a time below 0, or no such ``how``.
@@ -51,6 +54,7 @@ class StreamJoin(Operator):
         after: Seconds | None = None,
         grace: Seconds | None = None,
         how: How = "inner",
+        release: Release = "close",
         **options: Any,
     ) -> None:
         super().__init__(name, (left, right), **options)
@@ -66,18 +70,21 @@ class StreamJoin(Operator):
         if min(times) < 0:
             raise ConfigError(f"{name}: within, before, after and grace are 0 seconds or more")
         self.reach = Reach(*times)
+        if release not in {"close", "kafka"}:
+            raise ConfigError(f"{name}: release={release!r} must be 'close' or 'kafka'")
         self.how: How = how
+        self.release: Release = release
 
     def open(self, store: Store, emit: Emit | None) -> StreamJoinPartition:
         """Return this operator's partition on a task's store."""
         return StreamJoinPartition(
-            self.name, store, reach=self.reach, how=self.how,
+            self.name, store, reach=self.reach, how=self.how, release=self.release,
             codecs=[_values_of(topic) for topic in self.inputs], cache_entries=self.cache_entries,
         )  # fmt: skip
 
     def restored(self, changes: list[Change]) -> dict[str, list[Change]]:
         """Return what a store must hold for these changelog records: them, and their timers."""
-        return streamjoin.restored(self.name, changes, self.reach)
+        return reach.restored(self.name, changes, self.reach)
 
 
 class AsOfJoin(Operator):

@@ -5,29 +5,43 @@ included, and the other way round. Neither is dropped for being late: a record m
 side still keeps, which is what is newer than its newest record by less than before + after + grace.
 In a left or outer join, a record that has met nobody comes out alone once stream time (of both
 sides together) is beyond its window and grace; at once, if its window is below stream time when it
-comes.
+comes. Only a record that is the newest so far lets others out. Kafka Streams may be later than that
+(:mod:`tables.lonely`): on request this is, too.
 
-Kafka Streams may let a lonely record out later than that, since it looks for them only when the
-oldest of those it saw *last* is due. Here they come out when they are due.
-
-Each record is one entry of the store, under its side, key, time and number of arrival, so a meeting
-is one range. Two kinds of timers find what is due: one a lonely record, and one a key and stretch
-of time for what nobody can meet any more. Both are hints; the entries say what is true.
+Each record is one entry of the store, so a meeting is one range of them; what is due is found by
+timers (:mod:`tables.reach`), which are hints: the entries say what is true.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from tables.codec import TIME_BYTES, decode_time, encode_time
+from tables.lane import Lane, Row
+from tables.lonely import Mark
 from tables.operator import Result
+from tables.reach import (
+    ALONE,
+    CLOCK,
+    END,
+    LEFT,
+    MET,
+    RIGHT,
+    SIDES,
+    Reach,
+    address_of,
+    beyond,
+    closing,
+    expiry,
+    key_in,
+    place_in,
+    prefix_of,
+    time_in,
+)
 from tables.store import TIMERS
 from tables.table import ENTRY_BYTES, Cut, entry_bytes
-from tables.timers import NEVER, Timers, timer_rows
+from tables.timers import NEVER, Timers
 from tables.window import NO_TIME
 
 if TYPE_CHECKING:
@@ -37,88 +51,7 @@ if TYPE_CHECKING:
     from tables.store import Change, Store
 
 How = Literal["inner", "left", "outer"]
-
-LEFT, RIGHT = 0, 1
-_SIDES = (LEFT, RIGHT)
-_CLOCK = b"\xff"
-"""The key of the entry that says how far time is; those of records begin with their side."""
-
-_LENGTH_BYTES = 4
-_KEY_AT = 1 + _LENGTH_BYTES
-_TAIL = 2 * TIME_BYTES
-_END = b"\xff" * (_TAIL + 1)  # above the time and number of every record
-_STRETCHES = 8
-"""What is out of reach is looked for so often in the time that a record is kept."""
-
-_time_of = attrgetter("ts")
-_place_of = attrgetter("ts", "number")
-_MET, _ALONE = b"\0", b"\1"
-
-
-class Reach(msgspec.Struct, frozen=True):
-    """Which right records a left one meets: from ``before_ms`` before it to ``after_ms`` after.
-
-    Attributes:
-        grace_ms: how long a lonely record waits beyond that for one that is late.
-    """
-
-    before_ms: int
-    after_ms: int
-    grace_ms: int = 0
-
-    @property
-    def kept_ms(self) -> int:
-        """How much newer the newest record of a side may be, for one to be met still."""
-        return max(1, self.before_ms + self.after_ms + self.grace_ms)
-
-    def forward(self, side: int) -> int:
-        """Return how far after its own time a record of a side meets others, in ms."""
-        return self.after_ms if side == LEFT else self.before_ms
-
-    @property
-    def stretch_ms(self) -> int:
-        """In which steps of time to look for what is out of reach."""
-        return max(1, self.kept_ms // _STRETCHES)
-
-    def out_of_reach(self, ts: int) -> int:
-        """Return when to look for records of ``ts`` that nobody can meet, by their side's time."""
-        return -(-(ts + self.kept_ms) // self.stretch_ms) * self.stretch_ms
-
-    def closes(self, side: int, ts: int) -> int:
-        """Return the stream time at which a lonely record comes out."""
-        return ts + self.forward(side) + self.grace_ms + 1
-
-
-class _Row(msgspec.Struct, gc=False, eq=False):
-    """One record.
-
-    Attributes:
-        number: of its arrival; also its identity.
-        alone: it has met nobody, and has not come out yet.
-        dirty: it has changed since the last cut.
-        stored: the store has it, or will have it with the cut that is on its way.
-    """
-
-    ts: int
-    number: int
-    value: Any
-    alone: bool
-    dirty: bool
-    stored: bool
-
-
-class _Lane(list[_Row]):
-    """The records of one key on one side that are in memory, by (time, arrival).
-
-    ``whole``: the store has no others. ``expiry``: the last timer (ms) that was set for it.
-    """
-
-    __slots__ = ("expiry", "whole")
-
-    def __init__(self, *, whole: bool) -> None:
-        super().__init__()
-        self.whole = whole
-        self.expiry = NEVER
+Release = Literal["close", "kafka"]
 
 
 class _Side:
@@ -133,7 +66,7 @@ class _Side:
         self.codec = codec
         self.complete = complete
         self.expiry = expiry
-        self.lanes: dict[bytes, _Lane] = {}
+        self.lanes: dict[bytes, Lane] = {}
         self.newest = NO_TIME
         self.outer = outer
 
@@ -146,23 +79,26 @@ class StreamJoinPartition:
         store: where committed records are.
         reach: who meets whom.
         how: ``inner``; ``left``: left records come out alone too; ``outer``: all do.
+        release: when lonely records come out: as soon as they are due (``close``), or when Kafka
+            Streams would look for them (``kafka``).
         codecs: of the values, left and right.
         cache_entries: records kept in memory after a commit; new ones always are.
     """
 
     __slots__ = (
-        "_clock", "_closing", "_dirty", "_gone", "_held", "_kept", "_number", "_reach", "_released",
-        "_sides", "_store", "_stretch", "bytes_max", "cache_entries", "entry_bytes", "family",
+        "_clock", "_closing", "_dirty", "_gone", "_held", "_kept", "_mark", "_number", "_reach",
+        "_released", "_sides", "_store", "bytes_max", "cache_entries", "entry_bytes", "family",
         "stream_time",
     )  # fmt: skip
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         family: str,
         store: Store,
         *,
         reach: Reach,
         how: How,
+        release: Release = "close",
         codecs: Sequence[Codec[Any]],
         cache_entries: int = 200_000,
     ) -> None:
@@ -173,28 +109,39 @@ class StreamJoinPartition:
         self.stream_time = NO_TIME
         self._store = store
         self._reach = reach
-        self._kept, self._stretch = reach.kept_ms, reach.stretch_ms
+        self._kept = reach.kept_ms
         outer = (how != "inner", how == "outer")
         self._sides = tuple(
             _Side(
                 codecs[side],
                 outer=outer[side],
                 complete=not store.scan(family, bytes([side]), bytes([side + 1]), 1),
-                expiry=Timers(_expiry(family, side), store),
+                expiry=Timers(expiry(family, side), store),
             )
-            for side in _SIDES
+            for side in SIDES
         )
-        self._closing = Timers(_closing(family), store)
-        self._dirty: list[tuple[int, bytes, _Row]] = []
+        self._closing = Timers(closing(family), store)
+        self._dirty: list[tuple[int, bytes, Row]] = []
         self._gone: list[bytes] = []  # addresses of what the store has no use for
         self._held = 0
         self._number = 0
         self._released = NO_TIME  # lonely records that were due then are out
-        self._clock = store.get(family, _CLOCK)
+        mark = NEVER
+        self._clock = store.get(family, CLOCK)
         if self._clock is not None:
             times = msgspec.msgpack.decode(self._clock)
-            self.stream_time, self._released, self._number = times[:3]
-            self._sides[LEFT].newest, self._sides[RIGHT].newest = times[3:]
+            self.stream_time, self._released, self._number, mark = times[:4]
+            self._sides[LEFT].newest, self._sides[RIGHT].newest = times[4:]
+        late = release == "kafka" and how != "inner"
+        self._mark = Mark(reach, self._lonely(), mark) if late else None
+
+    def _lonely(self) -> Iterator[tuple[int, int]]:
+        """Yield side and time (ms) of the records in the store that have yet to come out alone."""
+        for addresses in self._closing.stored():
+            found = self._store.get_many(self.family, addresses)
+            for address, raw in zip(addresses, found, strict=True):
+                if raw is not None and self._is_alone(address, raw):
+                    yield address[0], time_in(address)
 
     def bind(self, tables: Any) -> None:
         """Take no notice: it looks nothing up."""
@@ -211,20 +158,11 @@ class StreamJoinPartition:
         if key is None or value is None:
             lonely = own.outer and value is not None
             return (Result(None, ts, _alone(side, value)),) if lonely else ()
-        results: list[Result] = []
-        if ts == self.stream_time:  # an older one lets nobody out
-            if ts >= self._closing.next_ms:
-                results = self._close(ts)
-            self._released = ts
+        results = self._let_out(side, ts) if ts == self.stream_time else []
         met = self._met(side, other, key, ts)
         alone = False
         if met:
-            for row in met:
-                if row.alone:
-                    row.alone = False
-                    self._touch(1 - side, key, row)
-                pair = (value, row.value) if side == LEFT else (row.value, value)
-                results.append(Result(key, max(ts, row.ts), pair))
+            self._pair(side, key, ts, value, met, results)
         elif own.outer:
             alone = ts + self._reach.forward(side) >= self.stream_time
             if not alone:
@@ -232,7 +170,18 @@ class StreamJoinPartition:
         self._keep(side, key, ts, value, alone=alone)
         return results
 
-    def _met(self, side: int, other: _Side, key: bytes, ts: int) -> list[_Row]:
+    def _let_out(self, side: int, now: int) -> list[Result]:
+        """Return the lonely records that are due by a record that is the newest so far."""
+        mark = self._mark
+        if mark is not None and not mark.is_due(side, now):
+            return []
+        results = self._close(now) if now >= self._closing.next_ms else []
+        self._released = now
+        if mark is not None:
+            mark.look(now)
+        return results
+
+    def _met(self, side: int, other: _Side, key: bytes, ts: int) -> list[Row]:
         """Return the records of the other side that one of this side meets, in order."""
         lane = other.lanes.get(key)
         if not (other.complete if lane is None else lane.whole):
@@ -241,11 +190,20 @@ class StreamJoinPartition:
             return []
         reach = self._reach
         first = max(ts - reach.forward(1 - side), other.newest - self._kept + 1)
-        last = ts + reach.forward(side)
-        if lane[0].ts >= first and lane[-1].ts <= last:
-            return lane
-        begin = bisect_left(lane, first, key=_time_of)
-        return lane[begin : bisect_right(lane, last, begin, key=_time_of)]
+        return lane.between(first, ts + reach.forward(side))
+
+    def _pair(
+        self, side: int, key: bytes, ts: int, value: Any, met: list[Row], results: list[Result]
+    ) -> None:
+        """Add a record's pairs to the results; whom it met is not lonely any more."""
+        for row in met:
+            if row.alone:
+                row.alone = False
+                self._touch(1 - side, key, row)
+                if self._mark is not None:
+                    self._mark.remove(1 - side, row.ts)
+            pair = (value, row.value) if side == LEFT else (row.value, value)
+            results.append(Result(key, max(ts, row.ts), pair))
 
     def _keep(self, side: int, key: bytes, ts: int, value: Any, *, alone: bool) -> None:
         """Keep a record for others to meet, or until it comes out alone."""
@@ -257,66 +215,59 @@ class StreamJoinPartition:
         if ts + self._kept <= own.newest and not alone:
             return
         self._number += 1
-        row = _Row(ts, self._number, value, alone, False, False)  # noqa: FBT003
+        row = Row(ts, self._number, value, alone, False, False)  # noqa: FBT003
         lane = own.lanes.get(key)
         if lane is None:
-            lane = own.lanes[key] = _Lane(whole=own.complete)
-        if not lane or lane[-1].ts <= ts:
-            lane.append(row)
-        else:
-            lane.insert(bisect_right(lane, ts, key=_time_of), row)
+            lane = own.lanes[key] = Lane(whole=own.complete)
+        lane.add(row)
         self._held += 1
         self._touch(side, key, row)
-        expiry = -(-(ts + self._kept) // self._stretch) * self._stretch
-        if expiry != lane.expiry:
-            lane.expiry = expiry
-            own.expiry.set(expiry, key)
+        if ts + self._kept > lane.expiry:
+            lane.expiry = self._reach.out_of_reach(ts)
+            own.expiry.set(lane.expiry, key)
         if alone:
-            self._closing.set(self._reach.closes(side, ts), _address(side, key, ts, row.number))
+            self._closing.set(self._reach.closes(side, ts), address_of(side, key, ts, row.number))
+            if self._mark is not None:
+                self._mark.add(side, ts)
 
-    def _touch(self, side: int, key: bytes, row: _Row) -> None:
+    def _touch(self, side: int, key: bytes, row: Row) -> None:
         if not row.dirty:
             row.dirty = True
             self._dirty.append((side, key, row))
 
-    def _load(self, side: int, key: bytes) -> _Lane:
+    def _load(self, side: int, key: bytes) -> Lane:
         """Bring all records of a key on one side into memory."""
         own = self._sides[side]
-        lane = own.lanes.get(key)
-        if lane is None:
-            lane = own.lanes[key] = _Lane(whole=True)
-        lane.whole = True
-        known = {row.number for row in lane}
-        prefix = _prefix(side, key)
-        for address, raw in self._store.scan(self.family, prefix, prefix + _END):
-            row = self._read(address, raw)
-            over = row.ts + self._kept <= own.newest and not row.alone  # it is gone, or will be
-            if row.number not in known and not over:
-                lane.append(row)
-                self._held += 1
-        lane.sort(key=_place_of)
+        lane = own.lanes.setdefault(key, Lane(whole=False))
+        prefix = prefix_of(side, key)
+        stored = [
+            self._read(address, raw)
+            for address, raw in self._store.scan(self.family, prefix, prefix + END)
+        ]
+        oldest = own.newest - self._kept + 1  # what is older is gone, or will be with the next cut
+        self._held += lane.complete([row for row in stored if row.ts >= oldest or row.alone])
         return lane
 
-    def _read(self, address: bytes, raw: bytes) -> _Row:
+    def _read(self, address: bytes, raw: bytes) -> Row:
         """Make a record of its entry in the store."""
-        ts, number = decode_time(address[-_TAIL:]), decode_time(address[-TIME_BYTES:])
+        ts, number = place_in(address)
         value = self._sides[address[0]].codec.decode(raw[1:])
-        return _Row(ts, number, value, self._is_alone(address, raw), False, True)  # noqa: FBT003
+        return Row(ts, number, value, self._is_alone(address, raw), False, True)  # noqa: FBT003
 
     def _is_alone(self, address: bytes, raw: bytes) -> bool:
         """Say whether an entry of the store is of a record that has yet to come out alone."""
-        closes = self._reach.closes(address[0], decode_time(address[-_TAIL:]))
-        return raw[:1] == _ALONE and closes > self._released
+        closes = self._reach.closes(address[0], time_in(address))
+        return raw[:1] == ALONE and closes > self._released
 
     def _close(self, now: int) -> list[Result]:
         """Let the lonely records out that are due, by (time, right before left, key, arrival)."""
         found: list[tuple[int, bool, bytes, int, Any]] = []
         elsewhere: list[bytes] = []
         for address in self._closing.due(now):
-            side, key = address[0], address[_KEY_AT:-_TAIL]
+            side, key = address[0], key_in(address)
             own = self._sides[side]
             lane = own.lanes.get(key)
-            at = -1 if lane is None else _find(lane, address)
+            at = -1 if lane is None else lane.find(address)
             if lane is not None and at >= 0:
                 row = lane[at]
                 if row.alone:
@@ -342,7 +293,7 @@ class StreamJoinPartition:
             side = address[0]
             if raw is not None and self._is_alone(address, raw):
                 row = self._read(address, raw)
-                yield row.ts, side == LEFT, address[_KEY_AT:-_TAIL], row.number, row.value
+                yield row.ts, side == LEFT, key_in(address), row.number, row.value
                 if row.ts + self._kept <= self._sides[side].newest:
                     self._gone.append(address)
 
@@ -353,31 +304,28 @@ class StreamJoinPartition:
         for key in own.expiry.due(now):
             lane = own.lanes.get(key)
             if not (own.complete if lane is None else lane.whole):
-                prefix = _prefix(side, key)
-                rows = self._store.scan(self.family, prefix, prefix + encode_time(last + 1))
+                rows = self._store.scan(self.family, prefix_of(side, key), beyond(side, key, last))
                 self._gone.extend(each for each, raw in rows if not self._is_alone(each, raw))
             if lane is None:
                 continue
-            end = bisect_right(lane, last, key=_time_of)
-            over = lane[:end]
-            lane[:end] = [row for row in over if row.alone]
-            for row in over:
-                if not row.alone:
-                    self._forget(side, key, row)
+            for row in lane.take_over(last):
+                self._forget(side, key, row)
             if not lane:
                 del own.lanes[key]
 
-    def _forget(self, side: int, key: bytes, row: _Row) -> None:
+    def _forget(self, side: int, key: bytes, row: Row) -> None:
         """Note that a record has left its lane."""
         self._held -= 1
         row.dirty = False
         if row.stored:
-            self._gone.append(_address(side, key, row.ts, row.number))
+            self._gone.append(address_of(side, key, row.ts, row.number))
 
     def close_all(self) -> Sequence[Result]:
         """Let all lonely records out and forget the others: the input has ended."""
         results = self._close(NEVER - 1)
-        self._gone.extend(address for address, _ in self._store.scan(self.family, b"", _CLOCK))
+        if self._mark is not None:
+            self._mark.look(NEVER)
+        self._gone.extend(address for address, _ in self._store.scan(self.family, b"", CLOCK))
         for side, own in enumerate(self._sides):
             own.expiry.due(NEVER - 1)
             for key, lane in own.lanes.items():
@@ -390,10 +338,10 @@ class StreamJoinPartition:
     def items(self) -> list[tuple[str, bytes, int, Any]]:
         """Return side, key, time (ms) and value of what is kept, by side, key, time, arrival."""
         keys = {
-            (address[0], address[_KEY_AT:-_TAIL])
-            for address, _ in self._store.scan(self.family, b"", _CLOCK)
+            (address[0], key_in(address))
+            for address, _ in self._store.scan(self.family, b"", CLOCK)
         }
-        keys |= {(side, key) for side in _SIDES for key in self._sides[side].lanes}
+        keys |= {(side, key) for side in SIDES for key in self._sides[side].lanes}
         found = []
         for side, key in sorted(keys):
             own = self._sides[side]
@@ -410,17 +358,18 @@ class StreamJoinPartition:
         for side, key, row in self._dirty:
             if row.dirty:  # else it has been dropped
                 row.dirty, row.stored = False, True
-                mark = _ALONE if row.alone else _MET
-                address = _address(side, key, row.ts, row.number)
-                changes.append((address, mark + encoders[side](row.value)))
+                first = ALONE if row.alone else MET
+                address = address_of(side, key, row.ts, row.number)
+                changes.append((address, first + encoders[side](row.value)))
         self.entry_bytes = entry_bytes(changes[len(self._gone) :], self.entry_bytes)
         self._gone, self._dirty = [], []
         left, right = self._sides
-        times = (self.stream_time, self._released, self._number, left.newest, right.newest)
+        mark = NEVER if self._mark is None else self._mark.at
+        times = (self.stream_time, self._released, self._number, mark, left.newest, right.newest)
         clock = msgspec.msgpack.encode(times)
         if clock != self._clock and self.stream_time != NO_TIME:
             self._clock = clock
-            changes.append((_CLOCK, clock))
+            changes.append((CLOCK, clock))
         timers = [*self._closing.cut(), *left.expiry.cut(), *right.expiry.cut()]
         return Cut(changes, {self.family: changes, TIMERS: timers})
 
@@ -451,44 +400,5 @@ class StreamJoinPartition:
                     own.complete = False
 
 
-def restored(family: str, changes: list[Change], reach: Reach) -> dict[str, list[Change]]:
-    """Return what a store must hold for these changelog records: them, and their timers."""
-    closing: list[tuple[int, bytes]] = []
-    expiry: tuple[set[tuple[int, bytes]], ...] = (set(), set())
-    for address, raw in changes:
-        if raw is not None and address != _CLOCK:
-            side, ts = address[0], decode_time(address[-_TAIL:])
-            expiry[side].add((reach.out_of_reach(ts), address[_KEY_AT:-_TAIL]))
-            if raw[:1] == _ALONE:
-                closing.append((reach.closes(side, ts), address))
-    timers = timer_rows(_closing(family), closing)
-    for side in _SIDES:
-        timers += timer_rows(_expiry(family, side), expiry[side])
-    return {family: changes, TIMERS: timers}
-
-
-def _closing(family: str) -> str:
-    return f"{family}/closing"
-
-
-def _expiry(family: str, side: int) -> str:
-    return f"{family}/expiry{side}"
-
-
 def _alone(side: int, value: Any) -> tuple[Any, Any]:
     return (value, None) if side == LEFT else (None, value)
-
-
-def _prefix(side: int, key: bytes) -> bytes:
-    return b"%c%b%b" % (side, len(key).to_bytes(_LENGTH_BYTES, "big"), key)
-
-
-def _address(side: int, key: bytes, ts: int, number: int) -> bytes:
-    return _prefix(side, key) + encode_time(ts) + encode_time(number)
-
-
-def _find(lane: _Lane, address: bytes) -> int:
-    """Return where in its lane the record of an address is, or -1."""
-    place = decode_time(address[-_TAIL:]), decode_time(address[-TIME_BYTES:])
-    at = bisect_left(lane, place, key=_place_of)
-    return at if at < len(lane) and _place_of(lane[at]) == place else -1

@@ -34,6 +34,7 @@ def join_streams(app, how, params, options):
         after=params["after_ms"] / 1000,
         grace=params["grace_ms"] / 1000,
         how=how,
+        release="kafka",
         **options,
     )
 

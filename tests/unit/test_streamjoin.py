@@ -1,32 +1,36 @@
 """Joins of two streams are those of the definition, through evictions, crashes and lost disks."""
 
+from itertools import combinations_with_replacement, product
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tables.codec import value_codec
+from tables.lonely import Mark
 from tables.memory import MemoryStore
+from tables.reach import Reach, restored
 from tables.store import TIMERS
-from tables.streamjoin import Reach, StreamJoinPartition, restored
+from tables.streamjoin import StreamJoinPartition
 from tests.unit.harness import Harness, scripts
 
 LEFT, RIGHT = 0, 1
 
 
-def joins(reach, how, cache_entries=100_000):
+def joins(reach, how, cache_entries=100_000, release="close"):
     def make(store, _):
         return StreamJoinPartition(
-            "j", store, reach=reach, how=how, codecs=(value_codec(), value_codec()),
-            cache_entries=cache_entries,
+            "j", store, reach=reach, how=how, release=release,
+            codecs=(value_codec(), value_codec()), cache_entries=cache_entries,
         )  # fmt: skip
 
     return make
 
 
 class JoinHarness(Harness):
-    def __init__(self, reach, how, cache_entries=100_000):
+    def __init__(self, reach, how, cache_entries=100_000, release="close"):
         self._reach = reach
-        super().__init__(joins(reach, how, cache_entries))
+        super().__init__(joins(reach, how, cache_entries, release))
 
     def feed(self, event):
         self.emitted += map(tuple, self.partition.step(*event))
@@ -39,8 +43,9 @@ class JoinHarness(Harness):
 class Brute:
     """The definition: every record that ever came, compared with every other."""
 
-    def __init__(self, reach, how):
+    def __init__(self, reach, how, release="close"):
         self.reach, self.how = reach, how
+        self.mark = None if release == "close" else 1 << 60
         self.time = -1
         self.came = []  # (side, key, ts, value), in the order of arrival
         self.lonely = []  # indexes into it
@@ -79,7 +84,7 @@ class Brute:
                 self.rows.append((None, ts, self.alone(side, value)))
             return
         if ts == self.time:
-            self.let_out(ts)
+            self.let_out_as_asked(side, ts)
         record = (side, key, ts, value)
         other = 1 - side
         pairs = [
@@ -94,11 +99,22 @@ class Brute:
             if i in self.lonely:
                 self.lonely.remove(i)
         if not pairs and self.comes_out_alone(side):
-            if ts + self.forward(side) < self.time:
-                self.rows.append((key, ts, self.alone(side, value)))
-            else:
-                self.lonely.append(len(self.came))
+            self.wait_or_come_out(*record)
         self.came.append(record)
+
+    def wait_or_come_out(self, side, key, ts, value):
+        if ts + self.forward(side) < self.time:
+            self.rows.append((key, ts, self.alone(side, value)))
+            return
+        self.lonely.append(len(self.came))
+        if self.mark is not None:
+            self.mark = min(self.mark, ts)
+
+    def let_out_as_asked(self, side, ts):
+        if self.mark is None:
+            self.let_out(ts)
+        elif self.mark + self.forward(side) + self.reach.grace_ms < ts:
+            self.look(ts)
 
     def let_out(self, now):
         for i in sorted(self.lonely, key=self.order):
@@ -107,11 +123,26 @@ class Brute:
                 self.lonely.remove(i)
                 self.rows.append((key, ts, self.alone(side, value)))
 
+    def look(self, now):
+        """Do what Kafka Streams does, one lonely record after the other."""
+        self.mark, waits = 1 << 60, set()
+        for i in sorted(self.lonely, key=self.order):
+            side, key, ts, value = self.came[i]
+            self.mark = ts
+            if len(waits) == 2:
+                return
+            if now > ts + self.forward(side) + self.reach.grace_ms:
+                self.lonely.remove(i)
+                self.rows.append((key, ts, self.alone(side, value)))
+            else:
+                waits.add(side)
+
 
 reaches = st.builds(
     Reach, st.sampled_from([0, 3, 10]), st.sampled_from([0, 5, 10]), st.sampled_from([0, 4, 30])
 )
 hows = st.sampled_from(["inner", "left", "outer"])
+releases = st.sampled_from(["close", "kafka"])
 records = st.lists(
     st.tuples(
         st.sampled_from([LEFT, RIGHT]),
@@ -126,6 +157,18 @@ steady = st.lists(st.tuples(st.integers(0, 1), st.sampled_from([b"a", b"b"]), st
 """Records that come nearly in order: (side, key, how much later than the one before)."""
 
 
+@st.composite
+def on_edges(draw):
+    """A reach, and records on both sides of every bound that it has, often at the same time."""
+    reach = draw(reaches)
+    before, after, grace = reach.before_ms, reach.after_ms, reach.grace_ms
+    spans = {0, before, after, before + after, after + grace, before + grace, reach.kept_ms}
+    times = sorted({50 + sign * span + by for span in spans for sign in (-1, 1) for by in (0, 1)})
+    side, key = st.sampled_from([LEFT, RIGHT]), st.sampled_from([b"a", b"a", b"b"])
+    events = draw(st.lists(st.tuples(side, key, st.sampled_from(times)), max_size=40))
+    return reach, [(*event, number) for number, event in enumerate(events)]
+
+
 def in_time(steps):
     ts = 50
     for number, (side, key, later) in enumerate(steps):
@@ -133,37 +176,49 @@ def in_time(steps):
         yield side, key, ts, number
 
 
-@settings(deadline=None)
-@given(reaches, hows, records, scripts, st.integers(0, 3))
-def test_the_definition_holds_whatever_happens_in_between(reach, how, events, script, cache):
-    brute = Brute(reach, how)
+@given(reaches, hows, records, scripts, st.integers(0, 3), releases)
+def test_the_definition_holds_whatever_happens_in_between(
+    reach, how, events, script, cache, release
+):
+    brute = Brute(reach, how, release)
     for event in events:
         brute.feed(*event)
-    harness = JoinHarness(reach, how, cache)
+    harness = JoinHarness(reach, how, cache, release)
     harness.run(events, script)
     assert harness.emitted == brute.rows
 
 
-@settings(deadline=None)
-@given(reaches, hows, steady, scripts, st.integers(0, 3))
-def test_it_holds_for_records_that_come_nearly_in_order(reach, how, steps, script, cache):
+@settings(max_examples=300)
+@given(on_edges(), hows, scripts, st.integers(0, 3), releases)
+def test_it_holds_on_every_edge(case, how, script, cache, release):
+    reach, events = case
+    brute = Brute(reach, how, release)
+    for event in events:
+        brute.feed(*event)
+    harness = JoinHarness(reach, how, cache, release)
+    harness.run(events, script)
+    assert harness.emitted == brute.rows
+
+
+@given(reaches, hows, steady, scripts, st.integers(0, 3), releases)
+def test_it_holds_for_records_that_come_nearly_in_order(reach, how, steps, script, cache, release):
     events = list(in_time(steps))
-    brute = Brute(reach, how)
+    brute = Brute(reach, how, release)
     for event in events:
         brute.feed(*event)
-    harness = JoinHarness(reach, how, cache)
+    harness = JoinHarness(reach, how, cache, release)
     harness.run(events, script)
     assert harness.emitted == brute.rows
 
 
-@settings(deadline=None)
 @given(reaches, hows, steady, scripts, st.integers(0, 3))
 def test_nothing_is_kept_that_nobody_can_meet(reach, how, steps, script, cache):
     """Beyond a step of time in which it is looked for; nor its timers, once all is over."""
     events = list(in_time(steps))
     harness = JoinHarness(reach, how, cache)
     harness.run(events, script)
-    far = 50 + 6 * 60 + 10 * (reach.kept_ms + reach.stretch_ms)
+    harness.lose_disk()
+    far = 50 + 6 * 60 + 20 * reach.kept_ms
     for side in (LEFT, RIGHT, LEFT):  # what was lonely is out by the second, and gone by the third
         harness.feed((side, b"zz", far, 0))
         far += 4 * reach.kept_ms
@@ -179,7 +234,6 @@ def test_nothing_is_kept_that_nobody_can_meet(reach, how, steps, script, cache):
     assert harness.store.scan(TIMERS) == []
 
 
-@settings(deadline=None)
 @given(reaches, hows, records, scripts, st.integers(0, 3))
 def test_the_end_of_the_input_lets_all_out(reach, how, events, script, cache):
     """And nothing is left: no record, no timer, nothing in the changelog without a tombstone."""
@@ -201,25 +255,98 @@ def test_the_end_of_the_input_lets_all_out(reach, how, events, script, cache):
     assert harness.store.scan(TIMERS) == []
 
 
+@pytest.mark.parametrize("release", ["close", "kafka"])
 @pytest.mark.parametrize("how", ["inner", "left", "outer"])
-def test_a_restart_at_every_record_changes_nothing(how):
+def test_a_restart_at_every_record_changes_nothing(how, release):
     reach = Reach(5, 10, 7)
     steps = [(n % 2 if n % 5 else n % 3 % 2, [b"a", b"b", b"c"][n % 3], n * 7 % 11 - 3)
              for n in range(120)]  # fmt: skip
     events = list(in_time(steps))
-    brute = Brute(reach, how)
+    brute = Brute(reach, how, release)
     for event in events:
         brute.feed(*event)
     assert len(brute.rows) > 60
     for cache in (0, 100):
         for every in (1, 2, 7):
-            harness = JoinHarness(reach, how, cache)
+            harness = JoinHarness(reach, how, cache, release)
             for number, event in enumerate(events):
                 harness.feed(event)
                 if number % every == 0:
                     harness.commit()
                     harness.lose_disk() if number % 4 == 1 else harness.crash()
             assert harness.emitted == brute.rows
+
+
+class Looks:
+    """The mark of Kafka Streams, by looking at one lonely record after the other."""
+
+    def __init__(self, reach):
+        self.reach, self.at, self.lonely = reach, 1 << 62, []
+
+    def look(self, now):
+        self.at, waits = 1 << 62, set()
+        for side, ts in sorted(self.lonely, key=lambda each: (each[1], each[0] == LEFT)):
+            self.at = ts
+            if len(waits) == 2:
+                return
+            if ts + self.reach.forward(side) + self.reach.grace_ms < now:
+                self.lonely.remove((side, ts))
+            else:
+                waits.add(side)
+
+
+@pytest.mark.parametrize("reach", [Reach(2, 2, 1), Reach(0, 3), Reach(3, 0, 2)], ids=str)
+def test_the_mark_is_where_kafka_streams_has_it(reach):
+    """All that can wait at four times, three a side at most, and all times to look."""
+    waiting = [times for n in range(4) for times in combinations_with_replacement(range(4), n)]
+    for lefts, rights, now in product(waiting, waiting, (0, 3, 5, 6, 7)):
+        lonely = [(LEFT, ts) for ts in lefts] + [(RIGHT, ts) for ts in rights]
+        looks, mark = Looks(reach), Mark(reach, lonely, 0)
+        looks.lonely = list(lonely)
+        looks.look(now)
+        mark.look(now)
+        assert (mark.at, *map(list, mark._times)) == (
+            looks.at,
+            *(sorted(ts for side, ts in looks.lonely if side == each) for each in (LEFT, RIGHT)),
+        )
+
+
+def test_a_record_that_met_somebody_is_no_mark():
+    mark = Mark(Reach(2, 2, 1), (), 1 << 62)
+    for side, ts in [(LEFT, 5), (LEFT, 3), (RIGHT, 4), (LEFT, 9)]:
+        mark.add(side, ts)
+    assert mark.at == 3
+    assert not mark.is_due(LEFT, 6)
+    assert mark.is_due(RIGHT, 7)
+    mark.remove(LEFT, 9)
+    mark.remove(RIGHT, 4)
+    mark.look(7)
+    assert [list(times) for times in mark._times] == [[5], []]
+    assert mark.at == 5
+
+
+def test_records_of_one_time_are_told_apart_across_a_restart():
+    harness = JoinHarness(Reach(10, 10), "inner")
+    harness.feed((LEFT, b"a", 5, "before"))
+    harness.commit()
+    harness.crash()
+    harness.feed((LEFT, b"a", 5, "behind"))
+    harness.commit()
+    harness.crash()
+    harness.feed((RIGHT, b"a", 5, "right"))
+    assert [value[0] for _, _, value in harness.emitted] == ["before", "behind"]
+
+
+def test_a_record_that_is_in_memory_and_in_the_store_is_met_once():
+    harness = JoinHarness(Reach(10, 10), "inner", cache_entries=0)
+    harness.feed((LEFT, b"a", 5, 0))
+    harness.commit()  # out of memory
+    harness.feed((LEFT, b"a", 6, 1))
+    harness.cut()
+    harness.feed((LEFT, b"a", 7, 2))
+    harness.land()  # the second is in the store now, and in memory, since the third came
+    harness.feed((RIGHT, b"a", 5, "right"))
+    assert [value[0] for _, _, value in harness.emitted] == [0, 1, 2]
 
 
 def test_what_came_and_went_between_two_commits_leaves_no_trace():

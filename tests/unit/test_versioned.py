@@ -78,7 +78,6 @@ def all_answers(table):
     return [(key, ts, table.get_at(key, ts)) for key in KEYS for ts in range(-1, 92)]
 
 
-@settings(deadline=None)
 @given(histories, updates, scripts, st.integers(0, 3))
 def test_a_table_says_what_it_said_then(history, events, script, cache):
     brute = Brute(history)
@@ -94,7 +93,6 @@ def test_a_table_says_what_it_said_then(history, events, script, cache):
     assert all_answers(harness.partition) == all_answers(brute)
 
 
-@settings(deadline=None)
 @given(histories, updates, scripts, st.integers(0, 3))
 def test_what_is_out_of_history_is_gone(history, events, script, cache):
     """One version a key is left, none of a key that was deleted; and no timers."""
@@ -220,7 +218,7 @@ stream_or_table = st.lists(
 )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(histories, st.sampled_from([0, 5, 30]), st.booleans(), stream_or_table, scripts,
        st.integers(0, 3))  # fmt: skip
 def test_records_wait_and_are_joined_as_of_their_time(history, grace, left, events, script, cache):
