@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar, overload
 
 from engine import cpu
 from engine.ahead import Ahead, AsyncCalls, Calls
@@ -21,12 +21,13 @@ from engine.operator import results
 if TYPE_CHECKING:
     from engine.operator import Make, Operator
     from engine.record import Headers
-    from engine.table import Seconds
+    from engine.table import Seconds, Table
     from engine.topic import Topic
 
 
 T = TypeVar("T")
 U = TypeVar("U")
+V = TypeVar("V")
 
 
 class Event(NamedTuple):
@@ -140,16 +141,33 @@ class Stream(Generic[T]):
         """Do what :meth:`map` does (Faust's name)."""
         return self.map(fun)
 
+    @overload
     def join(
         self,
-        other: Any,
+        other: Table[Any, V],
         *,
-        how: str = "inner",
+        how: Literal["inner"] = "inner",
+        grace: Seconds | None = None,
+    ) -> Stream[tuple[T, V]]: ...
+
+    @overload
+    def join(
+        self, other: Table[Any, V], *, how: Literal["left"], grace: Seconds | None = None
+    ) -> Stream[tuple[T, V | None]]: ...
+
+    @overload
+    def join(
+        self,
+        other: Topic,
+        *,
+        how: Literal["inner", "left", "outer"] = "inner",
         within: Seconds | None = None,
         before: Seconds | None = None,
         after: Seconds | None = None,
         grace: Seconds | None = None,
-    ) -> Stream[Any]:
+    ) -> Stream[tuple[Any, Any]]: ...
+
+    def join(self, other: Any, *, how: str = "inner", **times: Seconds | None) -> Stream[Any]:
         """Yield pairs: the value, and what ``other`` has for the record's key.
 
         * A table: the row that it holds at this moment; with a history, the one that it held at the
@@ -161,12 +179,12 @@ class Stream(Generic[T]):
             how: ``inner`` leaves out a value without a partner; ``left`` yields it with None; with
                 a topic also ``outer``: its records without a partner come as (None, value). As in
                 Kafka Streams, a null value is dropped by all, a null key by ``inner``.
-            within, before, after, grace: seconds; see there.
+            times: ``within``, ``before``, ``after``, ``grace``, in seconds; see there.
 
         Raises:
             ConfigError: these do not go together.
         """
-        wanted = operator_of(other, how=how, within=within, before=before, after=after, grace=grace)
+        wanted = operator_of(other, how=how, **times)
         if wanted is not None:
             return self._operate(*wanted)
         if how not in {"inner", "left"}:

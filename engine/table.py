@@ -8,7 +8,7 @@ is no partition, and the handle says so instead of returning a default.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from tables.store import Change, Store
     from tables.window import Emission
 
+K = TypeVar("K")
+V = TypeVar("V")
 Seconds = float
 Kind = Literal["keyed", "window", "session", "operator"]
 
@@ -120,8 +122,10 @@ class TableHandle:
         return self.changelog
 
 
-class Table(TableHandle):
+class Table(TableHandle, Generic[K, V]):
     """A keyed table. Reads like a dict: ``table[key]``, ``table.get(key)``, ``key in table``.
+
+    ``Table[str, Profile]`` tells a type checker what is in it.
 
     A value that is changed in place must be set again (``table[key] = value``) to be kept.
 
@@ -131,7 +135,7 @@ class Table(TableHandle):
     """
 
     def __init__(
-        self, name: str, *, default: Callable[[], Any] | None = None, **options: Any
+        self, name: str, *, default: Callable[[], V] | None = None, **options: Any
     ) -> None:
         super().__init__(name, **options)
         self.default = default
@@ -158,26 +162,27 @@ class Table(TableHandle):
             )
         return self._here()
 
-    def get(self, key: Any, default: Any = None) -> Any:
+    def get(self, key: K, default: V | None = None) -> V | None:
         """Return the value of ``key``, or ``default``; the table's own default plays no part."""
-        return self._here().get(key, default)
+        value: V | None = self._here().get(key, default)
+        return value
 
-    def __getitem__(self, key: Any) -> Any:
+    def __getitem__(self, key: K) -> V:
         partition = self._here()
-        value = partition.get(key)
+        value: V | None = partition.get(key)
         if value is None:
             if self.default is None:
                 raise KeyError(key)
             value = self.default()
         return value
 
-    def __setitem__(self, key: Any, value: Any) -> None:
+    def __setitem__(self, key: K, value: V | None) -> None:
         if value is None:
             self._writable().delete(key)
         else:
             self._writable().put(key, value)
 
-    def __delitem__(self, key: Any) -> None:
+    def __delitem__(self, key: K) -> None:
         partition = self._writable()
         if partition.get(key) is None:
             raise KeyError(key)
@@ -186,32 +191,32 @@ class Table(TableHandle):
     def __contains__(self, key: object) -> bool:
         return self._here().get(key) is not None
 
-    def pop(self, key: Any, default: Any = None) -> Any:
+    def pop(self, key: K, default: V | None = None) -> V | None:
         """Remove ``key`` and return its value, or ``default``."""
         partition = self._writable()
-        value = partition.get(key)
+        value: V | None = partition.get(key)
         if value is None:
             return default
         partition.delete(key)
         return value
 
-    def setdefault(self, key: Any, default: Any = None) -> Any:
+    def setdefault(self, key: K, default: V | None = None) -> V | None:
         """Return the value of ``key``, setting it to ``default`` first if it is not there."""
         value = self.get(key)
         if value is None:
             self[key] = value = default
         return value
 
-    def items(self) -> Iterator[tuple[Any, Any]]:
+    def items(self) -> Iterator[tuple[K, V]]:
         """Yield this task's entries, in the order of the keys' bytes. Reads the whole partition."""
-        items: Iterator[tuple[Any, Any]] = self._here().items()
+        items: Iterator[tuple[K, V]] = self._here().items()
         return items
 
-    def keys(self) -> Iterator[Any]:
+    def keys(self) -> Iterator[K]:
         """Yield this task's keys."""
         return (key for key, _ in self.items())
 
-    def values(self) -> Iterator[Any]:
+    def values(self) -> Iterator[V]:
         """Yield this task's values."""
         return (value for _, value in self.items())
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import ConfigError
-from engine.table import Table
+from engine.table import K, Table, V
 from engine.windowed import milliseconds
 from tables.codec import Codec, value_codec
 from tables.table import ABSENT
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tables.store import Change, Store
 
 
-class VersionedTable(Table):
+class VersionedTable(Table[K, V]):
     """A keyed table that can be asked what it said at some time: ``prices.get(key, at=ts)``.
 
     Without a time it answers as any table does, with the newest. A version holds from its event
@@ -63,7 +63,9 @@ class VersionedTable(Table):
         """Name the topic that the versions are logged to."""
         return self._own_changelog(app_id)
 
-    def get(self, key: Any, default: Any = None, *, at: float | datetime | None = None) -> Any:
+    def get(
+        self, key: K, default: V | None = None, *, at: float | datetime | None = None
+    ) -> V | None:
         """Return the value of ``key``, or ``default``.
 
         Args:
@@ -72,28 +74,29 @@ class VersionedTable(Table):
                 newest version is older.
         """
         if at is None:
-            return self._here().get(key, default)
+            return super().get(key, default)
         seconds = at.timestamp() if isinstance(at, datetime) else at
         value = self.get_at(key, round(1000 * seconds))
         return default if value is None else value
 
-    def get_at(self, key: Any, ts: int) -> Any:
+    def get_at(self, key: K, ts: int) -> V | None:
         """Return the value that ``key`` had at ``ts`` (ms), or None."""
-        return self._here().get_at(key, ts)
+        value: V | None = self._here().get_at(key, ts)
+        return value
 
-    def __setitem__(self, key: Any, value: Any) -> None:
+    def __setitem__(self, key: K, value: V | None) -> None:
         self._writable()
         partition, now = self._here_now()
         partition.put(key, now, ABSENT if value is None else value)
 
-    def __delitem__(self, key: Any) -> None:
+    def __delitem__(self, key: K) -> None:
         if self._writable().get(key) is None:
             raise KeyError(key)
         self[key] = None
 
-    def pop(self, key: Any, default: Any = None) -> Any:
+    def pop(self, key: K, default: V | None = None) -> V | None:
         """Delete ``key`` from the event's time on; return its newest value, or ``default``."""
-        value = self._writable().get(key)
+        value: V | None = self._writable().get(key)
         if value is None:
             return default
         self[key] = None

@@ -28,7 +28,7 @@ def milliseconds(seconds: Seconds) -> int:
 
 
 def hopping(
-    table: Table, size: Seconds, step: Seconds, grace: Seconds, **options: Any
+    table: Table[Any, Any], size: Seconds, step: Seconds, grace: Seconds, **options: Any
 ) -> WindowedTable:
     """Return a table with windows of ``size`` seconds that begin every ``step`` seconds."""
     windows = Windows(milliseconds(size), milliseconds(step), milliseconds(grace))
@@ -49,7 +49,7 @@ class WindowedTable(TableHandle):
 
     def __init__(  # noqa: PLR0913
         self,
-        table: Table,
+        table: Table[Any, Any],
         windows: Windows,
         *,
         reduce: Callable[[Any, Any], Any] | None = None,
