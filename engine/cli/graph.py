@@ -14,6 +14,7 @@ from engine.agent import Agent
 from engine.operator import Operator
 from engine.topic import Topic
 from engine.topology import tables_used_by
+from tables.sliding import Sliding
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from engine.topology import Node, SubTopology
 
 Kind = Literal["topic", "agent", "operator", "table", "function"]
-How = Literal["read", "emit", "load", "update", "use", "yield", "result", "reject", "call"]
+How = Literal["read", "emit", "load", "update", "use", "yield", "result", "late", "reject", "call"]
 
 
 class Vertex(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -167,6 +168,8 @@ class _Making:
             self._edge(self.topic(table.source), me, "load")
         if table.emitter is not None:
             self._edge(me, self.topic(table.emitter.topic), "result")
+        if table.late_topic is not None:
+            self._edge(me, self.topic(table.late_topic), "late")
         if isinstance(table, Operator):
             for topic in table.inputs:
                 self._edge(self.topic(topic), me, "read")
@@ -223,7 +226,9 @@ def described(table: TableHandle) -> str:
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(table).__name__.strip("_")).lower()
     words = "table" if table.kind == "keyed" else words
     windows, gap = getattr(table, "windows", None), getattr(table, "gap", None)
-    if windows is not None and windows.size_ms == windows.advance_ms:
+    if isinstance(windows, Sliding):
+        words += f", {span(windows.size_ms)} sliding"
+    elif windows is not None and windows.size_ms == windows.advance_ms:
         words += f", {span(windows.size_ms)} tumbling"
     elif windows is not None:
         words += f", {span(windows.size_ms)} every {span(windows.advance_ms)}"
