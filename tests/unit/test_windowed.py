@@ -328,6 +328,30 @@ def test_early_results_need_final_ones():
         make("sliding", every=4)
 
 
+# --- closed windows ------------------------------------------------------------------------------
+
+
+def test_a_closed_window_can_be_read_for_as_long_as_it_is_kept():
+    app, counts = make("tumbling", retention="1m", grace=5)
+    seen = []
+
+    @app.agent(app.topic("queries", value_type=int))
+    async def look(queries):
+        async for ms in queries:
+            found = counts["a"].at(ms)
+            seen.append(found)
+
+    with Driver(app) as driver:
+        for ms in (1_000, 2_000, 12_000):
+            click(driver, ms / 1000)
+        for latest in (12, 15, 74.999, 75):
+            click(driver, latest, "b")
+            driver.crash()
+            driver.restart()
+            driver.pipe("queries", value=9_999)
+    assert seen == [2, 2, 2, 0]
+
+
 # --- the future ----------------------------------------------------------------------------------
 
 DAY = 86_400
