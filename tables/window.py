@@ -168,7 +168,7 @@ class WindowPartition:
 
     def _plan_close(self) -> None:
         soonest = self._starts[0] + self._span if self._starts else NEVER
-        self.next_close_ms = min(soonest, self._early_at) if self._open else NEVER
+        self.next_close_ms = min(soonest, self._early_at) if self._starts else NEVER
 
     def update(self, key: Any, ts: int, event: Any) -> None:
         """Reduce ``event`` into the windows that contain ``ts``; then close what is due."""
