@@ -6,8 +6,8 @@ fails where the work of an event grows with what is there.
 
 import pytest
 
-from benchmarks.blowup import RATIO_MAX, Measured, compare, table
-from benchmarks.blowups import Case, Load, cases, steady
+from benchmarks.blowup import RATIO_MAX, Measured, cases, compare, table
+from benchmarks.loads import Case, Load, steady
 
 PART = 20
 ROOM = 2.5
@@ -36,8 +36,8 @@ def test_work_that_grows_with_what_is_there_is_seen() -> None:
         return step
 
     keyed = CASES[0].hard
-    fast = Load("fast", keyed.table, keyed.step, steady(1))
-    grown = Load("slow", keyed.table, slow, steady(1))
+    fast = Load("fast", keyed.handle, keyed.step, steady(1))
+    grown = Load("slow", keyed.handle, slow, steady(1))
     assert compare(Case("keyed table", 2_000, fast, grown), 1).ratio > RATIO_MAX * ROOM
 
 
