@@ -53,7 +53,7 @@ def _stream_joins(part: int) -> list[Case]:
     few = max(100, 1_000 // part)
     return [
         Case("join of streams", 1_000_000 // part,
-             Load("10,000 keys", of(S), _step, meetings(keys), few),
+             Load(f"{10_000 // part:,} keys", of(S), _step, meetings(keys), few),
              Load("1 key", of(S), _step, meetings(1), few)),
         Case("join of streams", 200_000 // part,
              Load(f"{few:,} records kept, of one key", of(few), _step, meetings(1), 2 * many),
@@ -101,7 +101,7 @@ def _as_of_joins(part: int) -> list[Case]:
     many, few = 100_000 // part, max(100, 1_000 // part)
     return [
         Case("as-of join", 200_000 // part,
-             Load("10,000 keys", of(S, S // 2), ask, changes(10_000 // part), 2 * S),
+             Load(f"{10_000 // part:,} keys", of(S, S // 2), ask, changes(10_000 // part), 2 * S),
              Load("1 key", of(S, S // 2), ask, changes(1), 2 * S)),
         Case("as-of join", 200_000 // part,
              Load(f"{few:,} versions of one key, {few // 2:,} events wait", of(few, few // 2),

@@ -49,11 +49,11 @@ def _keyed(part: int) -> list[Case]:
     kept, many, few = of(400_000), 200_000 // part, 20_000 // part
     return [
         Case("keyed table", 1_000_000 // part,
-             Load("10,000 keys", kept, _one_more, steady(10_000 // part)),
+             Load(f"{10_000 // part:,} keys", kept, _one_more, steady(10_000 // part)),
              Load("1 key", kept, _one_more, steady(1))),
         Case("keyed table", 400_000 // part,
-             Load("200,000 keys, all in memory", kept, _one_more, steady(many), many),
-             Load("200,000 keys, a tenth in memory", of(few), _one_more, steady(many), many)),
+             Load(f"{many:,} keys, all in memory", kept, _one_more, steady(many), many),
+             Load(f"{many:,} keys, a tenth in memory", of(few), _one_more, steady(many), many)),
     ]  # fmt: skip
 
 
@@ -68,15 +68,15 @@ def _windows(part: int) -> list[Case]:
 
         return declare
 
-    minute, keys, many = of(MIN, MIN, 5 * MIN), 10_000 // part, 100_000 // part
+    minute, many, some = of(MIN, MIN, 5 * MIN), 100_000 // part, 20_000 // part
     hops = of(MIN, 10 * S, 5 * MIN)
     second = of(S, S, 10**9)
     return [
         Case("tumbling windows", 1_000_000 // part,
-             Load("10,000 keys", minute, _update, steady(keys)),
+             Load(f"{10_000 // part:,} keys", minute, _update, steady(10_000 // part)),
              Load("1 key", minute, _update, steady(1))),
         Case("hopping windows", 200_000 // part,
-             Load("10,000 keys", hops, _update, steady(keys)),
+             Load(f"{10_000 // part:,} keys", hops, _update, steady(10_000 // part)),
              Load("1 key", hops, _update, steady(1))),
         Case("tumbling windows", 200_000 // part,
              Load("100 open, all of one key", of(S, S, 99 * S), _update, steady(1, S), 200),
@@ -88,9 +88,9 @@ def _windows(part: int) -> list[Case]:
              Load(f"late events into {many:,} open windows", second, _update,
                   steady(1, 2, back=S, spread=many), 4 * many)),
         Case("tumbling windows", 200_000 // part,
-             Load("20,000 keys in memory", minute, _update, steady(20_000 // part)),
-             Load("20,000 keys, a tenth in memory", of(MIN, MIN, 5 * MIN, 2_000 // part), _update,
-                  steady(20_000 // part))),
+             Load(f"{some:,} keys, all in memory", minute, _update, steady(some)),
+             Load(f"{some:,} keys, a tenth in memory", of(MIN, MIN, 5 * MIN, some // 10), _update,
+                  steady(some))),
     ]  # fmt: skip
 
 
@@ -109,7 +109,8 @@ def _sliding(part: int) -> list[Case]:
     many, few = 100_000 // part, max(100, 1_000 // part)
     return [
         Case("sliding windows", 200_000 // part,
-             Load("10,000 keys", of(MIN), _update, steady(10_000 // part, part), 30_000 // part),
+             Load(f"{10_000 // part:,} keys", of(MIN), _update, steady(10_000 // part, part),
+                  30_000 // part),
              Load("1 key", of(MIN), _update, steady(1, 10 * S), 30_000 // part)),
         Case("sliding windows", 200_000 // part,
              Load(f"{few:,} open, all of one key", of(few * 5 * S), _update, steady(1, 10 * S),
@@ -133,7 +134,7 @@ def _sessions(part: int) -> list[Case]:
     visits, many, alike = of(30 * MIN, 5 * MIN), 100_000 // part, 10_000 // min(part, 4)
     return [
         Case("sessions", 1_000_000 // part,
-             Load("10,000 keys", visits, _update, steady(10_000 // part)),
+             Load(f"{10_000 // part:,} keys", visits, _update, steady(10_000 // part)),
              Load("1 key", visits, _update, steady(1))),
         Case("sessions", 400_000 // part,
              Load("1,000 open", visits, _update, steady(1_000), 2_000),

@@ -9,14 +9,14 @@ import pytest
 from benchmarks.blowup import RATIO_MAX, Measured, cases, compare, table
 from benchmarks.loads import Case, Load, steady
 
-PART = 20
+PART = 40
 ROOM = 2.5
 CASES = cases(PART)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.kind}, {case.hard.what}")
 def test_a_hard_case_is_about_as_fast_as_its_easy_one(case: Case) -> None:
-    """A twentieth of the events, keys, windows, sessions; again if the machine was busy."""
+    """A fortieth of the events, keys, windows, sessions; again if the machine was busy."""
     ratios = []
     while len(ratios) < 3 and (not ratios or min(ratios) > RATIO_MAX * ROOM):
         ratios.append(compare(case, 1).ratio)
