@@ -24,6 +24,7 @@ from engine.errors import ConfigError
 from engine.faustrecord import contract_of
 from engine.kafka import kafka_edges
 from engine.loop import Engine
+from engine.matcher import Matcher
 from engine.operator import Operator
 from engine.partitioner import Partitioner
 from engine.policy import OnError
@@ -36,6 +37,7 @@ from engine.windowed import SessionTable
 
 if TYPE_CHECKING:
     from engine.config import Config
+    from engine.pattern import Pattern
 
 
 class App(faust.App):
@@ -255,6 +257,14 @@ class App(faust.App):
         table = SessionTable(name, **options)
         self._declare(table)
         return table
+
+    def Match(  # noqa: N802
+        self, name: str, topic: Topic, pattern: Pattern[Any], **options: Any
+    ) -> Matcher:
+        """Declare a pattern on a topic: see :class:`engine.matcher.Matcher`."""
+        matcher = Matcher(name, topic, pattern, **options)
+        self._declare(matcher)
+        return matcher
 
     def _declare(self, table: TableHandle) -> None:
         held = self.declared_tables.get(table.name)
