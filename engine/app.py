@@ -22,6 +22,7 @@ from engine.chain import Chain
 from engine.contracts.contract import Contract
 from engine.errors import ConfigError
 from engine.faustrecord import contract_of
+from engine.joins import StreamJoin
 from engine.kafka import kafka_edges
 from engine.loop import Engine
 from engine.matcher import Matcher
@@ -30,9 +31,10 @@ from engine.partitioner import Partitioner
 from engine.policy import OnError
 from engine.security import hidden
 from engine.service import Boot, EngineService
-from engine.table import K, Table, TableHandle, V
+from engine.table import K, Seconds, Table, TableHandle, V
 from engine.topic import Topic, TopicConfig
 from engine.topology import Topology, build
+from engine.versioned import VersionedTable
 from engine.windowed import SessionTable
 
 if TYPE_CHECKING:
@@ -226,6 +228,11 @@ class App(faust.App):
 
     @overload  # type: ignore[override]
     def Table(
+        self, name: str | None = None, *, history: Seconds, **options: Any
+    ) -> VersionedTable[Any, Any]: ...
+
+    @overload
+    def Table(
         self, name: str | None = None, *, key_type: type[K], value_type: type[V], **options: Any
     ) -> Table[K, V]: ...
 
@@ -237,6 +244,8 @@ class App(faust.App):
     ) -> Table[Any, Any]:
         """Declare a keyed table: see :class:`engine.table.Table`.
 
+        With ``history=`` (seconds) it is an :class:`engine.versioned.VersionedTable`.
+
         Args:
             name: may be left out of a table that is a topic (``source=``): it is the topic's.
         """
@@ -246,7 +255,11 @@ class App(faust.App):
             name = options["source"].name
         for option in [option for option in options if option in faustnames.IGNORED]:
             del options[option]
-        table = _Declaring(self, name, **options)
+        table: Table[Any, Any] = (
+            VersionedTable(name, **options)
+            if "history" in options
+            else _Declaring(self, name, **options)
+        )
         self._declare(table)
         return table
 
@@ -265,6 +278,12 @@ class App(faust.App):
         matcher = Matcher(name, topic, pattern, **options)
         self._declare(matcher)
         return matcher
+
+    def Join(self, name: str, left: Topic, right: Topic, **options: Any) -> StreamJoin:  # noqa: N802
+        """Declare a join of two topics: see :class:`engine.joins.StreamJoin`."""
+        join = StreamJoin(name, left, right, **options)
+        self._declare(join)
+        return join
 
     def _declare(self, table: TableHandle) -> None:
         held = self.declared_tables.get(table.name)
@@ -366,5 +385,11 @@ class _Declaring(Table[Any, Any]):
     def hopping(self, size: Any, step: Any, **options: Any) -> Any:
         """See :meth:`engine.table.Table.hopping`."""
         windowed = super().hopping(size, step, **options)
+        self._app._declare(windowed)
+        return windowed
+
+    def sliding(self, size: Any, **options: Any) -> Any:
+        """See :meth:`engine.table.Table.sliding`."""
+        windowed = super().sliding(size, **options)
         self._app._declare(windowed)
         return windowed

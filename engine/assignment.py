@@ -234,6 +234,7 @@ class Assignment:
                     verdicts=self.verdicts,
                     end_marks=self._config.end_marks,
                     window_headers=self._config.window_headers,
+                    future_limit_ms=self._config.future_limit_ms,
                 )
                 break
             except StoreLocked:

@@ -17,9 +17,11 @@ from typing import Any, Generic, Literal, TypeVar
 import msgspec
 
 from engine.errors import ConfigError
-from tables.nfa import Automaton, Contiguity, Step, Test, compile_steps
-from tables.partials import Before, Skip
+from tables.nfa import Automaton, Test
+from tables.partials import Skip
 from tables.pattern import shape_of
+from tables.runs import Before
+from tables.steps import Contiguity, Step, compile_steps
 
 __all__ = [
     "Before", "Pattern", "no_skip", "skip_past_last_event", "skip_to_first", "skip_to_last",

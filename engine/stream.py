@@ -14,6 +14,7 @@ from engine import cpu
 from engine.ahead import Ahead, AsyncCalls, Calls
 from engine.errors import ConfigError
 from engine.feed import TICK, Feed
+from engine.joins import operator_of
 from engine.matcher import Matcher
 from engine.move import Move, NotMoved, key_function, key_name
 from engine.operator import results
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from engine.operator import Make, Operator
     from engine.pattern import Pattern
     from engine.record import Headers
-    from engine.table import Table
+    from engine.table import Seconds, Table
     from engine.topic import Topic
 
 
@@ -144,29 +145,67 @@ class Stream(Generic[T]):
 
     @overload
     def join(
-        self, table: Table[Any, V], *, how: Literal["inner"] = "inner"
+        self,
+        other: Table[Any, V],
+        *,
+        how: Literal["inner"] = "inner",
+        grace: Seconds | None = None,
     ) -> Stream[tuple[T, V]]: ...
 
     @overload
-    def join(self, table: Table[Any, V], *, how: Literal["left"]) -> Stream[tuple[T, V | None]]: ...
+    def join(
+        self, other: Table[Any, V], *, how: Literal["left"], grace: Seconds | None = None
+    ) -> Stream[tuple[T, V | None]]: ...
 
-    def join(self, table: Table[Any, V], *, how: str = "inner") -> Stream[Any]:
-        """Yield (value, row): the row that ``table`` holds for the record's key at this moment.
+    @overload
+    def join(
+        self,
+        other: Topic,
+        *,
+        how: Literal["inner", "left", "outer"] = "inner",
+        within: Seconds | None = None,
+        before: Seconds | None = None,
+        after: Seconds | None = None,
+        grace: Seconds | None = None,
+    ) -> Stream[tuple[Any, Any]]: ...
+
+    def join(self, other: Any, *, how: str = "inner", **times: Seconds | None) -> Stream[Any]:
+        """Yield pairs: the value, and what ``other`` has for the record's key.
+
+        * A table: the row that it holds at this moment; with a history, the one that it held at the
+          record's time. With ``grace``, records wait for the table's late updates
+          (:class:`engine.joins.AsOfJoin`).
+        * Another topic: its records that are near in time (:class:`engine.joins.StreamJoin`).
 
         Args:
-            how: ``inner`` leaves out a value without a row; ``left`` yields it with None. As in
-                Kafka Streams, a null value is dropped by both, a null key by ``inner``.
+            how: ``inner`` leaves out a value without a partner; ``left`` yields it with None; with
+                a topic also ``outer``: its records without a partner come as (None, value). As in
+                Kafka Streams, a null value is dropped by all, a null key by ``inner``.
+            times: ``within``, ``before``, ``after``, ``grace``, in seconds; see there.
+
+        Raises:
+            ConfigError: these do not go together.
         """
+        wanted = operator_of(other, how=how, **times)
+        if wanted is not None:
+            return self._operate(*wanted)
         if how not in {"inner", "left"}:
             raise ConfigError(f"join(how={how!r}): a stream-table join is 'inner' or 'left'")
+        get_at = getattr(other, "get_at", None)
 
         async def source() -> AsyncIterator[Any]:
+            context = self._feed.context
             async for value in self._source():
                 if value is TICK:
                     yield value
                 elif value is not None:
-                    raw = self._feed.context.source_key()
-                    row = None if raw is None else table.get(table.key.decode(raw))
+                    raw = context.source_key()
+                    if raw is None:
+                        row = None
+                    elif get_at is None:
+                        row = other.get(other.key.decode(raw))
+                    else:
+                        row = get_at(other.key.decode(raw), context.time_ms())
                     if row is not None or how == "left":
                         yield value, row
 

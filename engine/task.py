@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from engine import position, rejects
+from engine import future, position, rejects
 from engine.agent import Runner
 from engine.context import Context
 from engine.cut import TaskCut
+from engine.idle import Idle
 from engine.inbox import Inbox, Input
 from engine.life import MOVES, State
 from engine.outbox import Outbox
@@ -52,6 +53,7 @@ class Task:
         committed: the committed position of each input (None: never committed).
         verdicts: what is known about events that fail.
         end_marks: whether end-of-input marks are heeded (bounded runs only).
+        future_limit_ms: events that are further ahead are refused (:mod:`engine.future`); 0: none.
     """
 
     def __init__(  # noqa: PLR0913
@@ -65,6 +67,7 @@ class Task:
         verdicts: Verdicts | None = None,
         end_marks: bool = False,
         window_headers: bool = False,
+        future_limit_ms: int = 0,
     ) -> None:
         self.part = part
         self.partition = partition
@@ -83,6 +86,8 @@ class Task:
         self._last: tuple[TP, int] | None = None  # the last of them
         self._end_marks = end_marks
         self._window_headers = window_headers
+        self._future_limit_ms = future_limit_ms
+        self._idle: Idle | None = None
         self._topics: dict[str, Topic] = {topic.name: topic for topic in part.inputs}
         self._sources = part.sources
         self.inbox = Inbox(
@@ -134,6 +139,9 @@ class Task:
             self._start_input(tp, each, committed.get(tp))
         for runner in self._runners:
             runner.start()
+        silent = [(self.tables[t.name], t.idle_ms) for t in self.part.tables if t.idle_ms]
+        if silent:
+            self._idle = Idle(silent, self._edges.clock, self._edges.source.wake)
 
     def _start_input(self, tp: TP, each: Input, at: Position | None) -> None:
         offset = each.received = at.offset if at is not None else each.received
@@ -160,6 +168,8 @@ class Task:
         if self.state is State.CLOSED:
             return
         self._move_to(State.CLOSED)
+        if self._idle is not None:
+            self._idle.stop()
         for runner in self._runners:
             await runner.stop()
         self.tables.clear()
@@ -204,6 +214,8 @@ class Task:
         limit = self._limit(limit)
         batch = self.inbox.next(min(limit, PIECE_RECORDS)) if limit > 0 else None
         if batch is None:
+            if self._idle is not None and self._idle.due:
+                self._look_idle(self._idle)
             return 0
         before = stages.switch("decode")
         piece = self._decode(batch)
@@ -211,10 +223,19 @@ class Task:
         self._begin(piece)
         return len(batch) or 1
 
+    def _look_idle(self, idle: Idle) -> None:
+        """Let windows close by the clock, if it is input that is lacking and nothing else."""
+        if not all(each.caught_up() and not each.queue for each in self.inbox.inputs.values()):
+            idle.touched()
+        idle.look()
+
     def _decode(self, batch: Batch) -> Piece:
         """Decode and check all of a batch."""
         topic = self._topics[batch.tp.topic]
         run, checked = topic.decode(batch)
+        if self._future_limit_ms and topic.name not in self._sources:
+            now_ms = self._edges.clock.now_ms()
+            run = future.refuse(run, batch, checked, now_ms, self._future_limit_ms)
         refused = [rejects.dead_letter(topic, batch, *broken) for broken in checked.broken]
         if self._end_marks and (marks := batch.with_header(END_MARK)):
             run = run.without(marks)  # a null value: some contracts refuse it, others do not
@@ -254,10 +275,12 @@ class Task:
         if run.offsets:
             self._last = run.tp, run.offsets[-1]
         self._letters.begin(piece)
+        if self._idle is not None:
+            self._idle.touched()
         table = self._sources.get(run.tp.topic)
         if table is not None:
             new = run.since(done[TABLE])
-            self.tables[table.name].follow(new.keys, new.events, new.values)
+            self.tables[table.name].follow(new.keys, new.events, new.values, new.times)
             done[TABLE] = max(done[TABLE], run.next_offset)
         self._ending = run.ends
         for runner in self._readers[run.tp]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from tables.partials import Complete
+    from tables.runs import Complete
 
 
 class Queue:

@@ -20,7 +20,8 @@ import msgspec
 
 from tables.match import Late, Match, Timeout
 from tables.operator import Result
-from tables.partials import NEVER, Complete, Held, Link, Partials, Run, Skip
+from tables.partials import NEVER, Partials, Skip
+from tables.runs import Complete, Held, Link, Run
 from tables.store import TIMERS
 from tables.table import ENTRY_BYTES, Cut, entry_bytes
 from tables.timers import Timers, timer_rows
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from tables.codec import Codec
-    from tables.nfa import Automaton, Step
+    from tables.nfa import Automaton
     from tables.partials import Found
+    from tables.steps import Step
     from tables.store import Change, Store
 
 _SHIFT = 5  # 32 things an entry

@@ -2,6 +2,7 @@
 
 import collections
 import json
+from typing import NamedTuple
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,15 +26,16 @@ def meets(letters):
     return lambda event: event["type"] in letters
 
 
-class Described:
-    """A step in the words of the definition: times (least, most) and what may lie in between."""
+class Described(NamedTuple):
+    """A step in the words of the definition."""
 
-    def __init__(self, name, how, letters, least, most, inside, optional):
-        self.name, self.how, self.letters = name, how, letters
-        self.least, self.most, self.inside, self.optional = least, most, inside, optional
-
-    def __repr__(self):
-        return f"{self.how}:{self.letters}{{{self.least},{self.most}}}{self.inside}{self.optional}"
+    name: str
+    how: str
+    letters: str
+    least: int = 1
+    most: int | None = 1
+    inside: str = "followed_by"
+    optional: bool = False
 
 
 @st.composite
@@ -96,24 +98,21 @@ def matches_of(events, steps, at=-1):
     if not steps:
         yield ()
         return
-    step, rest = steps[0], steps[1:]
-    if step.optional:
-        yield from matches_of(events, rest, at)
-    most = len(events) if step.most is None else step.most
+    if steps[0].optional:
+        yield from matches_of(events, steps[1:], at)
+    yield from ways(events, steps, at, 0)
 
-    def more(at, count):
-        if count >= step.least:
-            for end in matches_of(events, rest, at):
-                yield (), end
-        if count < most:
-            how = step.how if count == 0 else step.inside
-            for place in following(events, at, how, step.letters):
-                for those, end in more(place, count + 1):
-                    yield ((step.name, place), *those), end
 
-    if step.least > 0:
-        for those, end in more(at, 0):
-            yield those + end
+def ways(events, steps, at, count):
+    """Yield the ways to go on, where the first of ``steps`` has taken ``count`` events."""
+    step = steps[0]
+    if count >= step.least:
+        yield from matches_of(events, steps[1:], at)
+    if step.most is None or count < step.most:
+        how = step.inside if count else step.how
+        for place in following(events, at, how, step.letters):
+            for rest in ways(events, steps, place, count + 1):
+                yield (step.name, place), *rest
 
 
 def expected(events, steps, within_ms):
@@ -158,17 +157,26 @@ def test_matches_are_those_of_the_definition(events, steps, within_ms):
 SKIPS = [Skip(), skip_to_next(), skip_past_last_event(), skip_to_first("s0"), skip_to_last("s0")]
 
 
+class Life(NamedTuple):
+    """How a worker lives: how often it commits, what it remembers, whether its disk survives."""
+
+    every: int
+    cache_entries: int
+    keep: bool
+
+
+LIVES = st.builds(Life, st.integers(1, 3), st.sampled_from([0, 1, 1000]), st.booleans())
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     st.lists(streams(6), min_size=1, max_size=3),
     described(),
     st.sampled_from([None, 3, 6]),
     st.sampled_from(SKIPS),
-    st.integers(1, 3),
-    st.sampled_from([0, 1, 1000]),
-    st.booleans(),
+    LIVES,
 )
-def test_restarts_change_nothing(keys, steps, within_ms, skip, every, cache_entries, keep):
+def test_restarts_change_nothing(keys, steps, within_ms, skip, life):
     """Cut, commit and start anew after every few events, the store kept or rebuilt: the same."""
     plan = plan_for(build(steps, within_ms, skip), delay_ms=2, timeouts=True, late=True, limit=20)
     rows = [(b"k%d" % k, event) for k, events in enumerate(keys) for event in events]
@@ -178,15 +186,15 @@ def test_restarts_change_nothing(keys, steps, within_ms, skip, every, cache_entr
         partition = PatternPartition("p", store, plan=plan, value=VALUE)
         for number, (key, event) in enumerate(rows):
             results += partition.step(0, key, event["ts"], event)
-            if not restarting or number % every:
+            if not restarting or number % life.every:
                 continue
             cut = partition.cut()
             store.write(cut.store)
-            partition.cache_entries = cache_entries
+            partition.cache_entries = life.cache_entries
             partition.committed()
             log |= dict(cut.changelog)
-            if number // every % 2:  # the worker dies
-                if not keep:
+            if number // life.every % 2:  # the worker dies
+                if not life.keep:
                     store = MemoryStore()
                     left = [(k, raw) for k, raw in log.items() if raw is not None]
                     store.write(restored("p", left, plan))
@@ -204,8 +212,7 @@ def test_restarts_change_nothing(keys, steps, within_ms, skip, every, cache_entr
 
 def test_the_definition_tells_matches_timeouts_and_late_events_apart():
     """Nothing above is empty talk: a stream with one of each."""
-    pattern = build([Described("s0", "next", "a", 1, 1, "", False),
-                     Described("s1", "followed_by", "b", 1, 1, "", False)], 5)  # fmt: skip
+    pattern = build([Described("s0", "next", "a"), Described("s1", "followed_by", "b")], 5)
     plan = plan_for(pattern, timeouts=True, late=True)
     partition = PatternPartition("p", MemoryStore(), plan=plan, value=VALUE)
     results = []
