@@ -15,11 +15,13 @@ from engine.ahead import Ahead, AsyncCalls, Calls
 from engine.errors import ConfigError
 from engine.feed import TICK, Feed
 from engine.joins import operator_of
+from engine.matcher import Matcher
 from engine.move import Move, NotMoved, key_function, key_name
 from engine.operator import results
 
 if TYPE_CHECKING:
     from engine.operator import Make, Operator
+    from engine.pattern import Pattern
     from engine.record import Headers
     from engine.table import Seconds, Table
     from engine.topic import Topic
@@ -334,6 +336,19 @@ class Stream(Generic[T]):
         view = self._view(source)
         view.marked = True
         return view
+
+    def match(self, pattern: Pattern[Any], *, name: str = "match", **options: Any) -> Stream[Any]:
+        """Yield the matches of a pattern in the events, key by key.
+
+        Args:
+            name: tells it from other operators of the agent, and names its state.
+            options: ``delay``, ``timeouts`` and others: see :class:`engine.matcher.Matcher`.
+        """
+
+        def make(whole_name: str, topic: Topic) -> Operator:
+            return Matcher(whole_name, topic, pattern, **options)
+
+        return self._operate(name, make)
 
     def apply(self, operator: Operator) -> Stream[Any]:
         """Yield what an operator makes of the events; see :mod:`engine.operator`.
