@@ -31,6 +31,7 @@ from engine.partitioner import Partitioner
 from engine.policy import OnError
 from engine.security import hidden
 from engine.table import SessionTable, Table, TableHandle
+from engine.tablejoins import TableJoin
 from engine.topic import Topic, TopicConfig
 from engine.topology import Topology, build
 from tables.errors import StateError
@@ -282,6 +283,15 @@ class App(faust.App):
         table = SessionTable(name, **options)
         self._declare(table)
         return table
+
+    def TableJoin(self, name: str, left: Any, right: Any, **options: Any) -> TableJoin:  # noqa: N802
+        """Declare a join of two tables that are topics: see :class:`engine.tablejoins.TableJoin`.
+
+        An agent that reads it gets (left value, right value), or None where a row has gone.
+        """
+        joined = TableJoin(name, left, right, **options)
+        self._declare(joined)
+        return joined
 
     def _declare(self, table: TableHandle) -> None:
         held = self.declared_tables.get(table.name)

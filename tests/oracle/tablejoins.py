@@ -1,0 +1,29 @@
+"""Two tables joined by their keys."""
+
+from __future__ import annotations
+
+from tests.oracle.declared import new_app, topic
+
+TOPOLOGIES = ("tt_inner", "tt_left", "tt_outer")
+
+
+def OUTPUTS(topology, config):  # noqa: N802
+    """Name the outputs that are filled."""
+    return ["out"]
+
+
+def app_for(topology, config, **options):
+    """Declare the app that stands for a topology."""
+    app = new_app(topology, config)
+    left, right = (topic(app, name, compacting=True) for name in ("left", "right"))
+    history_ms = config["params"]["versioned_history_ms"]
+    history = None if history_ms is None else history_ms / 1000
+    how = topology.rpartition("_")[2]
+    joined = app.TableJoin("joined", left, right, how=how, history=history, **options)
+
+    @app.agent(joined, sink=[topic(app, "out")])
+    async def tell(rows):
+        async for row in rows:
+            yield None if row is None else {"l": row[0], "r": row[1]}
+
+    return app
