@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agents.app import app
-from agents.contracts import EVENT_COUNTS, RAW_EVENTS, CountKey, EventCount
+from agents.contracts import EVENT_COUNTS, RAW_EVENTS, CountKey, EventCount, RawEvent
 from engine import Stream
 
 counts = app.Table("counts", default=int, key_type=CountKey, value_type=int).tumbling(
@@ -12,7 +12,7 @@ counts = app.Table("counts", default=int, key_type=CountKey, value_type=int).tum
 
 
 @app.agent(RAW_EVENTS)
-async def count_events(events: Stream) -> None:
+async def count_events(events: Stream[RawEvent]) -> None:
     """Count each event in its minute."""
     async for event in events:
         counts[CountKey(event.user_id, event.event_type)] += 1

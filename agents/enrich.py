@@ -22,7 +22,7 @@ unmatched = app.Table("unmatched", default=int, key_type=str, value_type=int)
 
 
 @app.agent(RAW_EVENTS, sink=[ENRICHED_EVENTS])
-async def enrich(events: Stream) -> AsyncIterator[EnrichedEvent]:
+async def enrich(events: Stream[RawEvent]) -> AsyncIterator[EnrichedEvent]:
     """Emit each event with its profile; count those that have none."""
     async for event in events:
         profile = profiles.get(event.user_id)

@@ -39,7 +39,7 @@ sessions = app.SessionTable(
 
 
 @app.agent(RAW_EVENTS)
-async def sessionize(events: Stream) -> None:
+async def sessionize(events: Stream[RawEvent]) -> None:
     """Add each event to its user's session."""
     async for event in events:
         sessions.update(event.user_id, event)

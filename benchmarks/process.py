@@ -74,7 +74,11 @@ class Process:
             await asyncio.sleep(_LOOK_S)
 
     def cpu_s(self) -> float:
-        """CPU seconds so far, user and system, of all its threads; the last known if it is gone."""
+        """CPU seconds so far, user and system, of all its threads; the last known if it is gone.
+
+        Looks at its memory as well: an engine that ends by itself has none in the end.
+        """
+        self.peak_rss_mb()
         try:
             fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         except OSError:

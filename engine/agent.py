@@ -38,6 +38,7 @@ class Agent:
         sinks: topics, other agents, or functions (sync or async) that get each yielded value.
         tables: tables it uses that cannot be seen in its code.
         operator: its stream is what comes out of this one.
+        calls: functions that it calls, and that its code does not name.
         on_error: what becomes of an event on which it raises, after ``retries`` more tries:
             ``dead_letter``, ``skip``, ``stop`` (its task), or a policy that says more
             (:func:`engine.policy.retry`).
@@ -52,6 +53,7 @@ class Agent:
         sinks: Sequence[Any] = (),
         tables: Sequence[Any] = (),
         operator: Operator | None = None,
+        calls: Sequence[Callable[..., Any]] = (),
         on_error: OnError = "dead_letter",
         retries: int = 0,
     ) -> None:
@@ -60,6 +62,7 @@ class Agent:
         self.topics = tuple(topics)
         self.sinks = tuple(sinks)
         self.tables = tuple(tables)
+        self.calls = tuple(calls)
         self.policy = policy_of(on_error, retries)
         self.operators: dict[str, Operator] = {}  # those that were made, by the name in the agent
         self._wanted: dict[str, Wanted] = {}
@@ -133,7 +136,7 @@ def _behind(operator: Operator, fun: Callable[..., Any]) -> Callable[..., Any]:
     """Return the function with the operator before it."""
 
     @functools.wraps(fun)
-    def behind(stream: Stream) -> Any:
+    def behind(stream: Stream[Any]) -> Any:
         return fun(stream.apply(operator))
 
     return behind
@@ -203,7 +206,7 @@ class Runner:
             await asyncio.wait([self._task])
             self._task = None
 
-    def _stream(self) -> Stream:
+    def _stream(self) -> Stream[Any]:
         inputs = self._inputs
         decode_key = inputs[0].key.decode if len(inputs) == 1 else self._decode_key
         if self._stage == "whole":

@@ -1,4 +1,4 @@
-"""Faust's surface on our engine: the only file that imports faust.
+"""Faust's surface on our engine.
 
 ``App`` is a ``faust.App``: timers, crontab, tasks, commands, pages, signals and the ``faust``
 command line are Faust's. Topics, agents, tables, sinks and sends are ours, and no record passes
@@ -8,87 +8,35 @@ service, the engine, in the place of all of them.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 import faust
 import msgspec
-from faust.app.base import BootStrategy
-from faust.models.base import Model
-from mode import Service
 
 from engine import config as configuration
-from engine import faustnames, memory, web
+from engine import faustnames, memory
 from engine.agent import Agent
+from engine.chain import Chain
 from engine.contracts.contract import Contract
-from engine.errors import ConfigError, HeadraceError
+from engine.errors import ConfigError
+from engine.faustrecord import contract_of
 from engine.kafka import kafka_edges
 from engine.loop import Engine
 from engine.operator import Operator
 from engine.partitioner import Partitioner
 from engine.policy import OnError
 from engine.security import hidden
-from engine.table import SessionTable, Table, TableHandle
+from engine.service import Boot, EngineService
+from engine.table import K, Table, TableHandle, V
 from engine.tablejoins import TableJoin
 from engine.topic import Topic, TopicConfig
 from engine.topology import Topology, build
-from tables.errors import StateError
+from engine.windowed import SessionTable
 
 if TYPE_CHECKING:
     from engine.config import Config
-
-
-class EngineService(Service):
-    """The engine as a service of the app: starts with it, stops with it, crashes it."""
-
-    mundane_level = "debug"
-
-    def __init__(self, app: App, **options: Any) -> None:
-        self.app = app
-        self._work: asyncio.Future[None] | None = None
-        super().__init__(**options)
-
-    async def on_start(self) -> None:
-        """Begin to run; settings that do not fit are an error right here."""
-        engine = self.app.engine
-        self._work = self.add_future(engine.run())
-
-    async def on_stop(self) -> None:
-        """Let the loop end, which commits what is done; a crash has ended it already."""
-        work = self._work
-        if work is None or work.done():
-            return
-        self.app.engine.stop()
-        if not self.app.engine.ready.is_set():  # there is nothing to commit yet
-            work.cancel()
-        await asyncio.wait([work])
-
-    async def crash(self, reason: BaseException) -> None:
-        """End the app. An error of ours says all in its sentence: no traceback goes to the log."""
-        if not isinstance(reason, HeadraceError | StateError):
-            await super().crash(reason)
-            return
-        for node in self.beacon.walk():
-            if isinstance(node.data, Service):
-                node.data._crash(reason)
-
-
-class Boot(BootStrategy):
-    """What a worker starts: the engine and, if asked for, the web server."""
-
-    def server(self) -> Iterable[Any]:
-        """Return the services of a worker."""
-        app = self.app
-        assert isinstance(app, App)
-        if app.conf.web_enabled:
-            pages: Any = app.web  # the driver for aiohttp, whose application it has
-            web.protect(pages.web_app, app.conf.web_bind, app.settings().security)
-        return [*self.web_server(), app.engine_service]
-
-    client_only = server
-    producer_only = server
 
 
 class App(faust.App):
@@ -162,10 +110,14 @@ class App(faust.App):
             extra=extra,
         )
         made = [
-            self._topic(name, contract or _contract(name, value_type, key_type, compacting), how,
-                        internal=internal)
+            self._topic(
+                name,
+                contract or contract_of(name, value_type, key_type, compacted=compacting),
+                how,
+                internal=internal,
+            )
             for name in topics
-        ]  # fmt: skip
+        ]
         return made[0] if len(made) == 1 else made
 
     def _topic(self, name: str, contract: Contract, how: TopicConfig, *, internal: bool) -> Topic:
@@ -203,6 +155,7 @@ class App(faust.App):
         name: str | None = None,
         sink: Iterable[Any] | None = None,
         tables: Sequence[TableHandle] = (),
+        calls: Sequence[Callable[..., Any]] = (),
         on_error: OnError = "dead_letter",
         retries: int = 0,
         concurrency: int = 1,
@@ -214,6 +167,7 @@ class App(faust.App):
             channel: the topic it reads (or a list of them, a topic's name, or an operator).
             sink: topics, agents or functions that get each value it yields.
             tables: tables it uses that its code does not name.
+            calls: functions it calls that its code does not name, and that may use tables.
             on_error: what becomes of an event on which it raises: ``"dead_letter"``, ``"skip"``,
                 ``"stop"``, or tries before that: ``retry(3, backoff=0.2).then("stop")``.
         """
@@ -235,6 +189,7 @@ class App(faust.App):
                 name=given,
                 sinks=tuple(sink or ()),
                 tables=tables,
+                calls=calls,
                 on_error=on_error,
                 retries=retries,
             )
@@ -256,11 +211,29 @@ class App(faust.App):
             return list(channel.inputs)
         return list(channel)
 
+    def stream(  # type: ignore[override]
+        self, channel: Any
+    ) -> Chain:
+        """Begin an agent that is a chain of a stream's methods, ended by ``to(sink)``.
+
+        Args:
+            channel: what :meth:`agent` takes.
+        """
+        return Chain(self, channel)
+
     # -- tables ------------------------------------------------------------------------------
 
-    def Table(  # type: ignore[override]  # noqa: N802
+    @overload  # type: ignore[override]
+    def Table(
+        self, name: str | None = None, *, key_type: type[K], value_type: type[V], **options: Any
+    ) -> Table[K, V]: ...
+
+    @overload
+    def Table(self, name: str | None = None, **options: Any) -> Table[Any, Any]: ...
+
+    def Table(  # noqa: N802
         self, name: str | None = None, **options: Any
-    ) -> Table:
+    ) -> Table[Any, Any]:
         """Declare a keyed table: see :class:`engine.table.Table`.
 
         Args:
@@ -279,7 +252,7 @@ class App(faust.App):
     table = Table
 
     def SessionTable(self, name: str, **options: Any) -> SessionTable:  # noqa: N802
-        """Declare a table of sessions: see :class:`engine.table.SessionTable`."""
+        """Declare a table of sessions: see :class:`engine.windowed.SessionTable`."""
         table = SessionTable(name, **options)
         self._declare(table)
         return table
@@ -383,7 +356,7 @@ class App(faust.App):
         await self._maybe_close_http_client()
 
 
-class _Declaring(Table):
+class _Declaring(Table[Any, Any]):
     """A table that tells its app when it becomes a windowed one."""
 
     def __init__(self, app: App, name: str, **options: Any) -> None:
@@ -395,33 +368,3 @@ class _Declaring(Table):
         windowed = super().hopping(size, step, **options)
         self._app._declare(windowed)
         return windowed
-
-
-def _contract(name: str, value_type: Any, key_type: Any, compacted: bool) -> Contract:  # noqa: FBT001
-    if isinstance(value_type, type) and issubclass(value_type, Model):
-        faustnames.check_serializer(value_type._options.serializer, value_type.__name__)
-        decode, encode = _record_functions(value_type)
-        return Contract(
-            name=name, value_type=value_type, key_type=key_type, decode=decode, encode=encode,
-            null_values=compacted,
-        )  # fmt: skip
-    return Contract.of(name, value_type, key_type=key_type, null_values=compacted)
-
-
-def _record_functions(model: Any) -> tuple[Callable[[bytes], Any], Callable[[Any], bytes]]:
-    """Return (decode, encode) for a ``faust.Record``, as Faust's JSON codec has them."""
-    parse = msgspec.json.Decoder().decode
-
-    def decode(raw: bytes) -> Any:
-        data = parse(raw)
-        if not isinstance(data, dict):
-            raise TypeError("Expected `object`")
-        try:
-            return model.from_data(data, preferred_type=model)
-        except Exception as error:  # a field's own conversion may raise anything
-            raise ValueError(f"not a {model.__name__}") from error
-
-    def encode(record: Any) -> bytes:
-        return msgspec.json.encode(record.to_representation())
-
-    return decode, encode

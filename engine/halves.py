@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from engine.operator import Make, Operator
 
 
-class BeforeMove(Stream):
+class BeforeMove(Stream[Any]):
     """An agent's stream up to its move: what comes there goes to the topic in between."""
 
     forward: Callable[[Any, Move], None]
 
-    def _view(self, source: Callable[[], AsyncIterator[Any]]) -> Stream:
+    def _view(self, source: Callable[[], AsyncIterator[Any]]) -> Stream[Any]:
         view = BeforeMove(self._feed, self._decode_key, source)
         view.forward = self.forward
         view.chunked, view.operated = self.chunked, self.operated
         return view
 
-    def _moved(self, move: Move) -> Stream:
+    def _moved(self, move: Move) -> Stream[Any]:
         forward = self.forward
 
         async def source() -> AsyncIterator[Any]:
@@ -37,18 +37,18 @@ class BeforeMove(Stream):
         return Stream(self._feed, self._decode_key, source)
 
 
-class AfterMove(Stream):
+class AfterMove(Stream[Any]):
     """An agent's stream from its move on: views before it were taken by :class:`BeforeMove`."""
 
-    def _view(self, source: Any) -> Stream:
+    def _view(self, source: Any) -> Stream[Any]:
         return self
 
-    def apply(self, operator: Operator) -> Stream:
+    def apply(self, operator: Operator) -> Stream[Any]:
         """Do nothing: it was applied before the move."""
         return self
 
-    def _operate(self, name: str, make: Make) -> Stream:
+    def _operate(self, name: str, make: Make) -> Stream[Any]:
         return self
 
-    def _moved(self, move: Move) -> Stream:
+    def _moved(self, move: Move) -> Stream[Any]:
         return Stream(self._feed, self._decode_key)

@@ -20,7 +20,7 @@ class Wanted(NamedTuple):
     moved: bool
 
 
-class Probe(Stream):
+class Probe(Stream[Any]):
     """Stands for a stream while the topology is found out: remembers the move and the operators."""
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Probe(Stream):
     def __aiter__(self) -> AsyncIterator[Any]:
         raise ProbedError
 
-    def _view(self, source: Any) -> Stream:
+    def _view(self, source: Any) -> Stream[Any]:
         self.plain = self.whole = False
         return self
 
@@ -40,17 +40,17 @@ class Probe(Stream):
         """End the probe."""
         raise ProbedError
 
-    def _moved(self, move: Move) -> Stream:
+    def _moved(self, move: Move) -> Stream[Any]:
         self.move = move
         self.chunked = self.operated = False
         self.plain = self.whole = True
         return self
 
-    def apply(self, operator: Operator) -> Stream:
+    def apply(self, operator: Operator) -> Stream[Any]:
         """Note the operator."""
         return self._operate(operator.name, lambda *_: operator)
 
-    def _operate(self, name: str, make: Make) -> Stream:
+    def _operate(self, name: str, make: Make) -> Stream[Any]:
         self._can_operate(name)
         self.operated = True
         self.wanted[name] = Wanted(make, moved=self.move is not None)

@@ -7,8 +7,8 @@ over an event that sits in a buffer.
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar, overload
 
 from engine import cpu
 from engine.ahead import Ahead, AsyncCalls, Calls
@@ -20,7 +20,13 @@ from engine.operator import results
 if TYPE_CHECKING:
     from engine.operator import Make, Operator
     from engine.record import Headers
+    from engine.table import Table
     from engine.topic import Topic
+
+
+T = TypeVar("T")
+U = TypeVar("U")
+V = TypeVar("V")
 
 
 class Event(NamedTuple):
@@ -35,8 +41,11 @@ class Event(NamedTuple):
     offset: int
 
 
-class Stream:
-    """Faust's stream, on a :class:`Feed`. Views share the feed, so they can be stacked."""
+class Stream(Generic[T]):
+    """Faust's stream, on a :class:`Feed`. Views share the feed, so they can be stacked.
+
+    ``Stream[RawEvent]`` tells a type checker what it yields, and what its views do.
+    """
 
     def __init__(self, feed: Feed, decode_key: Callable[[bytes], Any], source: Any = None) -> None:
         self._feed = feed
@@ -48,16 +57,16 @@ class Stream:
         self.whole = self.plain  # their values are
         self.marked = False  # below a view that looks ahead: ticks come through
 
-    def __aiter__(self) -> AsyncIterator[Any]:
+    def __aiter__(self) -> AsyncIterator[T]:
         return self._without_ticks() if self.marked else self._source()
 
-    async def _without_ticks(self) -> AsyncIterator[Any]:
+    async def _without_ticks(self) -> AsyncIterator[T]:
         async for value in self._source():
             if value is not TICK:
                 yield value
 
-    def _view(self, source: Callable[[], AsyncIterator[Any]]) -> Stream:
-        view = Stream(self._feed, self._decode_key, source)
+    def _view(self, source: Callable[[], AsyncIterator[Any]]) -> Stream[Any]:
+        view: Stream[Any] = Stream(self._feed, self._decode_key, source)
         view.chunked, view.marked, view.operated = self.chunked, self.marked, self.operated
         return view
 
@@ -65,7 +74,7 @@ class Stream:
         raw = self._feed.context.source_key()
         return None if raw is None else self._decode_key(raw)
 
-    def items(self) -> Stream:
+    def items(self) -> Stream[tuple[Any, T]]:
         """Yield (key, value)."""
 
         async def source() -> AsyncIterator[Any]:
@@ -74,7 +83,7 @@ class Stream:
 
         return self._view(source)
 
-    def events(self) -> Stream:
+    def events(self) -> Stream[Event]:
         """Yield :class:`Event`: the value with its key, headers, timestamp (s) and coordinates."""
 
         async def source() -> AsyncIterator[Any]:
@@ -92,7 +101,7 @@ class Stream:
 
         return self._view(source)
 
-    def enumerate(self, start: int = 0) -> Stream:
+    def enumerate(self, start: int = 0) -> Stream[tuple[int, T]]:
         """Yield (number, value)."""
 
         async def source() -> AsyncIterator[Any]:
@@ -106,7 +115,7 @@ class Stream:
 
         return self._view(source)
 
-    def filter(self, fun: Callable[[Any], Any]) -> Stream:
+    def filter(self, fun: Callable[[T], Any]) -> Stream[T]:
         """Keep the values for which ``fun`` (sync or async) is true."""
 
         async def source() -> AsyncIterator[Any]:
@@ -118,7 +127,7 @@ class Stream:
         view.whole = whole
         return view
 
-    def map(self, fun: Callable[[Any], Any]) -> Stream:
+    def map(self, fun: Callable[[T], Awaitable[U] | U]) -> Stream[U]:
         """Yield ``fun(value)`` (sync or async)."""
 
         async def source() -> AsyncIterator[Any]:
@@ -127,11 +136,19 @@ class Stream:
 
         return self._view(source)
 
-    def add_processor(self, fun: Callable[[Any], Any]) -> Stream:
+    def add_processor(self, fun: Callable[[T], Awaitable[U] | U]) -> Stream[U]:
         """Do what :meth:`map` does (Faust's name)."""
         return self.map(fun)
 
-    def join(self, table: Any, *, how: str = "inner") -> Stream:
+    @overload
+    def join(
+        self, table: Table[Any, V], *, how: Literal["inner"] = "inner"
+    ) -> Stream[tuple[T, V]]: ...
+
+    @overload
+    def join(self, table: Table[Any, V], *, how: Literal["left"]) -> Stream[tuple[T, V | None]]: ...
+
+    def join(self, table: Table[Any, V], *, how: str = "inner") -> Stream[Any]:
         """Yield (value, row): the row that ``table`` holds for the record's key at this moment.
 
         Args:
@@ -153,7 +170,25 @@ class Stream:
 
         return self._view(source)
 
-    def take(self, max_: int, within: float | None = None) -> Stream:
+    def aggregate(self, table: Any, key: Any = None) -> Stream[T]:
+        """Add each value to a windowed or session table (``table.update``), and yield it.
+
+        Args:
+            key: a field, a field's name or a function of the value; by default the record's key.
+        """
+        key_of = None if key is None else key_function(key)
+
+        async def source() -> AsyncIterator[Any]:
+            async for value in self._source():
+                if value is not TICK:
+                    table.update(self._key() if key_of is None else key_of(value), value)
+                yield value
+
+        view = self._view(source)
+        view.whole = self.whole
+        return view
+
+    def take(self, max_: int, within: float | None = None) -> Stream[list[T]]:
         """Yield lists of up to ``max_`` values, a shorter one after ``within`` seconds.
 
         Events in the buffer are not done: after a crash they come again. Those of a list on which
@@ -194,8 +229,12 @@ class Stream:
     noack_take = take
 
     def map_async(
-        self, fn: Callable[[Any], Any], *, concurrency: int = 100, timeout: float | None = None
-    ) -> Stream:
+        self,
+        fn: Callable[[T], Awaitable[U]],
+        *,
+        concurrency: int = 100,
+        timeout: float | None = None,
+    ) -> Stream[U]:
         """Yield ``await fn(value)``, in order, with several calls under way at a time: for I/O.
 
         What ``fn`` raises is raised on its event, as if the agent had done it. Results that the
@@ -213,7 +252,7 @@ class Stream:
         """
         return self._ahead(AsyncCalls(fn, concurrency, timeout))
 
-    def map_cpu(self, fn: Callable[[Any], Any], *, workers: int | None = None) -> Stream:
+    def map_cpu(self, fn: Callable[[T], U], *, workers: int | None = None) -> Stream[U]:
         """Yield ``fn(value)``, in order, worked out by other processes: for what takes CPU time.
 
         What ``fn`` raises is raised on its event, and so is :class:`engine.cpu.ProcessDied` where a
@@ -230,7 +269,7 @@ class Stream:
         """
         return self._ahead(cpu.CpuCalls(fn, workers))
 
-    def _ahead(self, calls: Calls) -> Stream:
+    def _ahead(self, calls: Calls) -> Stream[Any]:
         """Return a view that calls for a run's events ahead of their turn."""
         if self.chunked or self.operated:
             raise ConfigError(
@@ -257,7 +296,7 @@ class Stream:
         view.marked = True
         return view
 
-    def apply(self, operator: Operator) -> Stream:
+    def apply(self, operator: Operator) -> Stream[Any]:
         """Yield what an operator makes of the events; see :mod:`engine.operator`.
 
         While the agent has a result in hand, the key and the event time are the result's own.
@@ -280,7 +319,7 @@ class Stream:
                 "and one an agent: put it into an agent of its own, with a topic in between"
             )
 
-    def _operate(self, name: str, make: Make) -> Stream:
+    def _operate(self, name: str, make: Make) -> Stream[Any]:
         """Apply the operator of that name, which ``make(its whole name, topic)`` made at the probe.
 
         Args:
@@ -289,7 +328,7 @@ class Stream:
         """
         return self.apply(self._feed.operators[name])
 
-    def batches(self) -> AsyncIterator[list[Any]]:
+    def batches(self) -> AsyncIterator[list[T]]:
         """Yield the events as they came from the broker: a list a run."""
 
         async def source() -> AsyncIterator[list[Any]]:
@@ -298,7 +337,9 @@ class Stream:
 
         return source()
 
-    def group_by(self, key: Any, *, name: str | None = None, topic: Topic | None = None) -> Stream:
+    def group_by(
+        self, key: Any, *, name: str | None = None, topic: Topic | None = None
+    ) -> Stream[T]:
         """Go on with the records re-keyed by ``key``, moved to their new partitions.
 
         Args:
@@ -308,11 +349,11 @@ class Stream:
         """
         return self._moved(Move(key_function(key), name or key_name(key), topic))
 
-    def through(self, topic: Topic) -> Stream:
+    def through(self, topic: Topic) -> Stream[Any]:
         """Send the records through another topic and go on with what comes out of it."""
         return self._moved(Move(None, topic.name, topic))
 
-    def _moved(self, move: Move) -> Stream:
+    def _moved(self, move: Move) -> Stream[Any]:
         raise NotMoved(move)
 
     @property

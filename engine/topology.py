@@ -291,7 +291,7 @@ def tables_used_by(agent: Agent, tables: Sequence[TableHandle]) -> tuple[TableHa
     known = {id(table): table for table in tables}
     found: dict[int, TableHandle] = {id(table): table for table in agent.tables}
     seen: set[int] = set()
-    waiting = [agent.fun]
+    waiting = [agent.fun, *agent.calls]
     while waiting:
         fun = waiting.pop()
         if id(fun) in seen or not hasattr(fun, "__code__"):

@@ -99,6 +99,7 @@ class Memory:
         options.set_write_buffer_size(16 << 20)
         options.set_keep_log_file_num(1)
         options.set_max_open_files(128)
+        options.set_max_file_opening_threads(1)  # with its 16, to open a store took thrice as long
         options.set_paranoid_checks(True)
         table = rocksdict.BlockBasedOptions()
         table.set_block_cache(self.cache)

@@ -94,30 +94,14 @@ class Client(AIOKafkaClient):
             return reason
         return error
 
-    async def send(
-        self, node_id: int, request: Any, *, group: ConnectionGroup = ConnectionGroup.DEFAULT
-    ) -> Any:
-        """Send a request, and return the answer.
-
-        Where asyncio drops what is written to a connection that has just been lost, uvloop raises a
-        RuntimeError, which nobody expects of a broker that is away.
-        """
-        try:
-            return await super().send(node_id, request, group=group)
-        except RuntimeError as error:
-            if "the handler is closed" not in str(error):
-                raise
-            connection = self._conns[node_id, group]
-            connection.close(reason=CloseReason.CONNECTION_BROKEN)
-            raise KafkaConnectionError(f"connection to node {node_id} lost") from error
-
     async def _get_conn(
         self, node_id: Any, *, group: ConnectionGroup = ConnectionGroup.DEFAULT, **options: Any
     ) -> Any:
         """Return a connection, or None where there is none.
 
-        One that is lost is closed before aiokafka has noticed: what is written to it would raise
-        that RuntimeError, and end aiokafka's metadata task for good; so would what a broker answers
+        One that is lost is closed before aiokafka has noticed: where asyncio drops what is written
+        to it, uvloop raises a RuntimeError, which nobody expects of a broker that is away. It would
+        end aiokafka's metadata task for good; so would what a broker answers
         in SCRAM. Without metadata no request finds its way again.
         """
         known = self._conns.get((node_id, group))

@@ -7,8 +7,8 @@ import pytest
 
 from engine import App
 from engine.errors import ConfigError
-from engine.table import WindowedTable
 from engine.testing import Driver
+from engine.windowed import WindowedTable
 
 
 def test_an_app_is_a_faust_app_with_a_web_server_for_this_machine_only() -> None:
