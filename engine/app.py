@@ -22,6 +22,7 @@ from engine.chain import Chain
 from engine.contracts.contract import Contract
 from engine.errors import ConfigError
 from engine.faustrecord import contract_of
+from engine.foreignkey import ForeignKeyJoin
 from engine.kafka import kafka_edges
 from engine.loop import Engine
 from engine.operator import Operator
@@ -263,6 +264,18 @@ class App(faust.App):
         An agent that reads it gets (left value, right value), or None where a row has gone.
         """
         joined = TableJoin(name, left, right, **options)
+        self._declare(joined)
+        return joined
+
+    def ForeignKeyJoin(  # noqa: N802
+        self, name: str, left: Any, right: Any, *, on: Any, **options: Any
+    ) -> ForeignKeyJoin:
+        """Declare a foreign-key join of tables: see :class:`engine.foreignkey.ForeignKeyJoin`.
+
+        An agent that reads it gets (left value, right value), or None where a row has gone.
+        """
+        joined = ForeignKeyJoin(name, left, right, on=on, **options)
+        joined.name_topics(self._app_id)
         self._declare(joined)
         return joined
 

@@ -58,6 +58,8 @@ class TableHandle:
     """What all kinds of tables have in common: a name, codecs, and where the bytes are kept."""
 
     kind: Kind = "keyed"
+    outputs: tuple[Topic, ...] = ()
+    """Internal topics that it writes to by itself."""
 
     def __init__(
         self,

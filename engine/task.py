@@ -14,6 +14,7 @@ from engine.context import Context
 from engine.cut import TaskCut
 from engine.inbox import Inbox, Input
 from engine.life import MOVES, State
+from engine.operator import Operator
 from engine.outbox import Outbox
 from engine.record import TP, Batch, Output, Piece, Run
 from engine.results import result_writer
@@ -342,7 +343,9 @@ class Task:
     # -- out ---------------------------------------------------------------------------------
 
     def _emit_for(self, table: TableHandle) -> Emit | None:
-        """Return what a windowed table calls with each result."""
+        """Return what a windowed table calls with each result, or an operator sends with."""
+        if isinstance(table, Operator) and table.outputs:
+            return table.sender(self.outbox, self.partition)  # type: ignore[no-any-return]
         if table.emitter is None:
             return None
         return result_writer(table, self.outbox, with_window=self._window_headers)

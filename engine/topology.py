@@ -55,6 +55,7 @@ class Node(msgspec.Struct, frozen=True):
         sinks = [sink.channel if isinstance(sink, Agent) else sink for sink in self.agent.sinks]
         names = {sink.name for sink in sinks if isinstance(sink, Topic)}
         names |= {table.changelog.name for table in self.tables if table.changelog is not None}
+        names |= {topic.name for table in self.tables for topic in table.outputs}
         return names | {t.emitter.topic.name for t in self.tables if t.emitter is not None}
 
 
@@ -83,6 +84,7 @@ class SubTopology(msgspec.Struct, frozen=True):
                 if isinstance(topic, Topic):
                     found[topic.name] = topic
         for table in self.tables:
+            found |= {topic.name: topic for topic in table.outputs}
             if table.emitter is not None:
                 found[table.emitter.topic.name] = table.emitter.topic
         return tuple(found.values())
@@ -185,6 +187,9 @@ def build(
     """Find the sub-topologies of an app."""
     handles = tuple(tables)
     nodes = [node for agent in agents for node in _nodes(app_id, agent, handles)]
+    operators = [each for agent in agents for each in agent.operators.values()]
+    elsewhere = [agent for each in operators for agent in each.agents]
+    nodes += [node for agent in elsewhere for node in _nodes(app_id, agent, handles)]
     known = {table.name: table for table in handles}
     for name, table in {t.name: t for node in nodes for t in node.tables}.items():
         if known.setdefault(name, table) is not table:
@@ -205,15 +210,16 @@ def _nodes(app_id: str, agent: Agent, tables: Sequence[TableHandle]) -> list[Nod
     used = tables_used_by(agent, tables)
     move = agent.find_move()
     if move is None:
-        return [_node(agent, "whole", agent.topics, None, used)]
+        return [_node(app_id, agent, "whole", agent.topics, None, used)]
     moved = move.topic or _between(app_id, agent, move)
     return [
-        _node(agent, "before", agent.topics, moved, ()),
-        _node(agent, "after", (moved,), moved, used),
+        _node(app_id, agent, "before", agent.topics, moved, ()),
+        _node(app_id, agent, "after", (moved,), moved, used),
     ]
 
 
 def _node(
+    app_id: str,
     agent: Agent,
     stage: Stage,
     reads: tuple[Topic, ...],
@@ -225,6 +231,7 @@ def _node(
     inputs = {topic.name: topic for topic in reads}
     tables = {table.name: table for table in used}
     for each in operators:
+        each.name_topics(app_id)
         inputs |= {topic.name: topic for topic in each.inputs}
         tables |= {table.name: table for table in (*each.uses, each)}
     return Node(agent, stage, tuple(inputs.values()), moved, tuple(tables.values()))
