@@ -23,6 +23,7 @@ from engine.contracts.contract import Contract
 from engine.errors import ConfigError
 from engine.faustrecord import contract_of
 from engine.foreignkey import ForeignKeyJoin
+from engine.globaltable import GlobalTable
 from engine.kafka import kafka_edges
 from engine.loop import Engine
 from engine.operator import Operator
@@ -257,6 +258,19 @@ class App(faust.App):
         table = SessionTable(name, **options)
         self._declare(table)
         return table
+
+    def GlobalTable(  # type: ignore[override]  # noqa: N802
+        self, name: str, *, source: Topic | None = None, **options: Any
+    ) -> GlobalTable[Any, Any]:
+        """Declare a table that each worker has whole: see :mod:`engine.globaltable`."""
+        if source is None:
+            raise ConfigError(f"global table {name!r} needs source=: the topic that it is")
+        held = [t for t in self.declared_tables.values() if t.is_global and t.source is source]
+        if held:
+            raise ConfigError(f"{name!r} and {held[0].name!r} would be the same global table")
+        made: GlobalTable[Any, Any] = GlobalTable(name, source=source, **options)
+        self._declare(made)
+        return made
 
     def TableJoin(self, name: str, left: Any, right: Any, **options: Any) -> TableJoin:  # noqa: N802
         """Declare a join of two tables that are topics: see :class:`engine.tablejoins.TableJoin`.

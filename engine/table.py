@@ -60,6 +60,8 @@ class TableHandle:
     kind: Kind = "keyed"
     outputs: tuple[Topic, ...] = ()
     """Internal topics that it writes to by itself."""
+    is_global = False
+    """Whether it is the worker's, and whole, and not in parts the tasks'."""
 
     def __init__(
         self,

@@ -53,6 +53,7 @@ class Task:
         committed: the committed position of each input (None: never committed).
         verdicts: what is known about events that fail.
         end_marks: whether end-of-input marks are heeded (bounded runs only).
+        world: the worker's global tables.
     """
 
     def __init__(  # noqa: PLR0913
@@ -66,6 +67,7 @@ class Task:
         verdicts: Verdicts | None = None,
         end_marks: bool = False,
         window_headers: bool = False,
+        world: Mapping[str, Any] = {},
     ) -> None:
         self.part = part
         self.partition = partition
@@ -84,6 +86,7 @@ class Task:
         self._last: tuple[TP, int] | None = None  # the last of them
         self._end_marks = end_marks
         self._window_headers = window_headers
+        self._world = world
         self._topics: dict[str, Topic] = {topic.name: topic for topic in part.inputs}
         self._sources = part.sources
         self.inbox = Inbox(
@@ -119,7 +122,8 @@ class Task:
             if hasattr(partition, "bind"):
                 partition.bind(self.tables)
         for node in self.part.nodes:
-            context = Context(node.agent.name, self.id, self.tables, self.outbox)
+            name = node.agent.name
+            context = Context(name, self.id, self.tables, self.outbox, self._world)
             runner = Runner(
                 node.agent,
                 stage=node.stage,
