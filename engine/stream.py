@@ -14,6 +14,7 @@ from engine import cpu
 from engine.ahead import Ahead, AsyncCalls, Calls
 from engine.errors import ConfigError
 from engine.feed import TICK, Feed
+from engine.lookup import LookupCalls
 from engine.move import Move, NotMoved, key_function, key_name
 from engine.operator import results
 
@@ -269,8 +270,48 @@ class Stream(Generic[T]):
         """
         return self._ahead(cpu.CpuCalls(fn, workers))
 
-    def _ahead(self, calls: Calls) -> Stream[Any]:
-        """Return a view that calls for a run's events ahead of their turn."""
+    def lookup(
+        self,
+        fn: Callable[[Any], Awaitable[U]],
+        *,
+        on: Any = None,
+        ttl: float = 60.0,
+        size: int = 10_000,
+        concurrency: int = 100,
+        timeout: float | None = None,
+    ) -> Stream[tuple[T, U]]:
+        """Yield (value, ``await fn(key)``), in order: a join with something outside of Kafka.
+
+        Answers are kept, and events that ask for one key at a time share a call. A null value is
+        dropped; a value without a key comes with None, without a call. What ``fn`` raises is raised
+        on each event that waited for it, and not kept. See :mod:`engine.lookup` for what a replay
+        may find.
+
+        Args:
+            fn: a coroutine function of the key.
+            on: the key: a field, a field's name or a function of the value; by default the
+                record's key. It must be hashable.
+            ttl: so many seconds an answer counts, from when it came; 0: answers are not kept.
+            size: so many answers are kept in each task; the least recently used go first.
+            concurrency, timeout: as in :meth:`map_async`.
+
+        Raises:
+            ConfigError: ``fn`` is no coroutine function, a number is out of its bounds, or the view
+                stands behind ``take``.
+        """
+        key_of: Callable[[Any], Any] = (lambda _: self._key()) if on is None else key_function(on)
+        calls = LookupCalls(fn, ttl=ttl, size=size, concurrency=concurrency, timeout=timeout)
+
+        return self._ahead(calls, lambda: calls.asked_for(self._feed, self._source(), key_of))
+
+    def _ahead(
+        self, calls: Calls, events: Callable[[], AsyncIterator[Any]] | None = None
+    ) -> Stream[Any]:
+        """Return a view that calls for a run's events ahead of their turn.
+
+        Args:
+            events: what is called for, where that is not the values themselves.
+        """
         if self.chunked or self.operated:
             raise ConfigError(
                 "map_async and map_cpu come before take, and not behind a join of streams or a "
@@ -281,7 +322,7 @@ class Stream(Generic[T]):
             feed = self._feed
             feed.marking = True
             ahead = Ahead(feed, calls)
-            async for value in self._source():
+            async for value in (events or self._source)():
                 if value is not TICK:
                     ahead.read(value)
                     continue
