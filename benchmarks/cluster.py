@@ -113,6 +113,23 @@ class Cluster:
                     for record in records:
                         yield record
 
+    async def lag(self, group: str, topic: str) -> int:
+        """How many records of a topic a consumer group has yet to commit; 0 if it commits none."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
+        await admin.start()
+        try:
+            known = await admin.list_consumer_group_offsets(group)
+        finally:
+            await admin.close()
+        at = {tp: place.offset for tp, place in known.items() if tp.topic == topic}
+        if not at:
+            return 0
+        async with AIOKafkaConsumer(bootstrap_servers=self.bootstrap) as consumer:
+            ends = await consumer.end_offsets(
+                [TopicPartition(topic, number) for number in range(self.partitions)]
+            )
+        return sum(end - max(0, at.get(tp, 0)) for tp, end in ends.items())
+
     async def size(self, topic: str) -> int:
         """How many committed records a topic holds."""
         return len([0 async for _ in self.committed(topic)])

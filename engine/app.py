@@ -395,3 +395,9 @@ class _Declaring(Table[Any, Any]):
         windowed = super().hopping(size, step, **options)
         self._app._declare(windowed)
         return windowed
+
+    def sliding(self, size: Any, **options: Any) -> Any:
+        """See :meth:`engine.table.Table.sliding`."""
+        windowed = super().sliding(size, **options)
+        self._app._declare(windowed)
+        return windowed

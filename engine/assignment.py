@@ -237,6 +237,7 @@ class Assignment:
                     end_marks=self._config.end_marks,
                     window_headers=self._config.window_headers,
                     world=self._world,
+                    future_limit_ms=self._config.future_limit_ms,
                 )
                 break
             except StoreLocked:

@@ -61,6 +61,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         cache_bytes, write_buffer_bytes: RocksDB's memory, shared by all tasks.
         end_marks: heed end-of-input marks (bounded runs; any producer could send one).
         window_headers: say a window's bounds in a header of its results.
+        future_limit_ms: an event that is further ahead, of the clock or of its record's timestamp,
+            becomes a dead letter and does not move stream time (:mod:`engine.future`); 0: none is.
         stall_ms: an event loop that stands still for so long is reported, with its stack; 0: never.
         collect_after: objects that Python's cycle collector lets be made before it looks at them;
             its default of 700 looks at every batch again and again. 0 leaves the collector alone.
@@ -97,6 +99,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     write_buffer_bytes: int = 64 << 20
     end_marks: bool = False
     window_headers: bool = False
+    future_limit_ms: int = 86_400_000
     stall_ms: int = 1_000
     collect_after: int = 200_000
     security: Security = Security()
@@ -121,6 +124,7 @@ _BOUNDS: tuple[tuple[str, int, int, str], ...] = (
     ("memory_bytes", 16 << 20, 1 << 44, "bytes"),
     ("cache_bytes", 1 << 20, 1 << 40, "bytes"),
     ("write_buffer_bytes", 1 << 20, 1 << 40, "bytes"),
+    ("future_limit_ms", 0, 1 << 62, "ms"),
     ("stall_ms", 0, 600_000, "ms"),
     ("collect_after", 0, 10_000_000, "objects"),
 )

@@ -64,7 +64,13 @@ class ForeignKeyJoin(Operator):
         super().__init__(name, [self._left, self._right], **options)  # which says if they are one
         self.how = how
         self.inputs = (self._left,)
+        self._sent_to: tuple[Topic, ...] = ()
         self._key_of: Callable[[Any], Any] = key_function(on)
+
+    @property
+    def outputs(self) -> tuple[Topic, ...]:
+        """The topic that it tells the right side on."""
+        return self._sent_to
 
     def name_topics(self, app_id: str) -> None:
         """Name the topics in between, and make the agent that sits at the right side."""
@@ -72,7 +78,7 @@ class ForeignKeyJoin(Operator):
             return
         subscriptions = _internal(f"{app_id}-{self.name}-subscriptions", Subscription)
         answers = _internal(f"{app_id}-{self.name}-answers", Answer)
-        self.outputs = (subscriptions,)
+        self._sent_to = (subscriptions,)
         self.inputs = (self._left, answers)
         self.sides = {self._left.name: 0, answers.name: 1}
         right = RightSide(f"{self.name}-right", cache_entries=self.cache_entries)
@@ -82,7 +88,7 @@ class ForeignKeyJoin(Operator):
         self, outbox: Outbox, partition: int
     ) -> Callable[[bytes, bytes, bytes, int, bool, int], None]:
         """Return what sends a subscription."""
-        topic = self.outputs[0]
+        topic = self._sent_to[0]
         lane = outbox.lane(topic.name)
         rows, partitioner, encode = lane.rows, lane.partitioner, topic.contract.encode
 

@@ -61,7 +61,7 @@ class Operator(TableHandle):
         """Name the internal topics that it reads and writes, where it has any."""
 
     def sender(self, outbox: Outbox, partition: int) -> Any:
-        """Return what its partition is given to write to internal topics with; None: nothing."""
+        """Return what its partition sends to internal topics with; None: it sends nothing."""
         return None
 
     def open(self, store: Store, emit: Any) -> OperatorPartition:

@@ -4,14 +4,51 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from engine.context import context_for
+from engine.operator import Operator
 from engine.table import Window
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from engine.outbox import Outbox
     from engine.table import Emit, TableHandle
 
 WINDOW_HEADER = "headrace.window"
 """The header that says a result's window, where the app asks for it: ``start,end`` in ms."""
+
+LATE_HEADER = "headrace.late"
+"""The header of a late event, beside those that it came with: the table that did not take it."""
+
+
+def late_writer(table: TableHandle) -> Callable[[], None] | None:
+    """Return what a table calls when the event in hand is late for it; None if nobody asks.
+
+    The record goes on as it came: key, value, timestamp and headers.
+    """
+    topic = table.late_topic
+    if topic is None:
+        return None
+    header = (LATE_HEADER, table.name.encode())
+    whose = f"table {table.name!r}"
+
+    def write() -> None:
+        context = context_for(whose)
+        run, i = context.run, context.index
+        assert run is not None
+        value = run.values[i]
+        if value is None:  # a tombstone, or what an operator made
+            value = topic.encode_value(run.events[i])
+        key, headers = run.keys[i], (*run.headers[i], header)
+        context.outbox.lane(topic.name).put(key, value, run.timestamps[i], headers, source_key=key)
+
+    return write
+
+
+def writer_for(table: TableHandle, outbox: Outbox, partition: int, *, with_window: bool) -> Any:
+    """Return what a table is opened with: it calls that with each result, or with what it sends."""
+    send = table.sender(outbox, partition) if isinstance(table, Operator) else None
+    return send or result_writer(table, outbox, with_window=with_window)
 
 
 def result_writer(table: TableHandle, outbox: Outbox, *, with_window: bool) -> Emit | None:

@@ -58,8 +58,8 @@ class TableHandle:
     """What all kinds of tables have in common: a name, codecs, and where the bytes are kept."""
 
     kind: Kind = "keyed"
-    outputs: tuple[Topic, ...] = ()
-    """Internal topics that it writes to by itself."""
+    idle_ms = 0
+    late_topic: Topic | None = None
     is_global = False
     """Whether it is the worker's, and whole, and not in parts the tasks'."""
 
@@ -102,6 +102,23 @@ class TableHandle:
         except (AttributeError, KeyError):
             context = context_for(f"table {self.name!r}")
             return context.table(self.name), context.time_ms()
+
+    @property
+    def late(self) -> Topic:
+        """The topic of the events that came too late for it, for an agent to read.
+
+        Raises:
+            ConfigError: it was declared without one.
+        """
+        if self.late_topic is None:
+            raise ConfigError(f"table {self.name!r} keeps no late events: declare it with late=")
+        return self.late_topic
+
+    @property
+    def outputs(self) -> tuple[Topic, ...]:
+        """The topics that it writes to, beside its changelog."""
+        results = (self.emitter.topic,) if self.emitter is not None else ()
+        return results if self.late_topic is None else (*results, self.late_topic)
 
     def open(self, store: Store, emit: Emit | None) -> Any:
         """Return this table's partition on a task's store."""
@@ -226,14 +243,27 @@ class Table(TableHandle, Generic[K, V]):
 
         Args:
             grace: how many seconds after its end a window still takes late events.
-            options: see :class:`WindowedTable`.
+            options: see :class:`engine.windowed.WindowedTable`; and ``delay``, of the watermark in
+                seconds, by which stream time less so much closes a window (Flink's rule).
         """
         return self.hopping(size, size, grace=grace, **options)
 
     def hopping(
         self, size: Seconds, step: Seconds, *, grace: Seconds = 0, **options: Any
     ) -> WindowedTable:
-        """Return this table with windows of ``size`` seconds that begin every ``step`` seconds."""
+        """Return this table with windows of ``size`` seconds that begin every ``step`` seconds.
+
+        An event is in each window that contains its time.
+        """
         from engine.windowed import hopping  # noqa: PLC0415  (a cycle otherwise)
 
-        return hopping(self, size, step, grace, **options)
+        return hopping(self, size, step, grace=grace, **options)
+
+    def sliding(self, size: Seconds, *, grace: Seconds = 0, **options: Any) -> WindowedTable:
+        """Return this table with windows of ``size`` seconds that move along with the events.
+
+        Each event ends one window and begins another (:mod:`tables.sliding`).
+        """
+        from engine.windowed import sliding  # noqa: PLC0415  (a cycle otherwise)
+
+        return sliding(self, size, grace=grace, **options)

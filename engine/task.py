@@ -8,16 +8,16 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from engine import position, rejects
+from engine import future, position, rejects
 from engine.agent import Runner
 from engine.context import Context
 from engine.cut import TaskCut
+from engine.idle import Idle
 from engine.inbox import Inbox, Input
 from engine.life import MOVES, State
-from engine.operator import Operator
 from engine.outbox import Outbox
 from engine.record import TP, Batch, Output, Piece, Run
-from engine.results import result_writer
+from engine.results import writer_for
 from engine.stages import stages
 from engine.verdicts import Poison, Verdicts
 from tables.store import META
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from engine.edges import Edges, Position
     from engine.errors import AgentFailed
     from engine.metrics import Metrics
-    from engine.table import Emit, TableHandle
     from engine.topic import Topic
     from engine.topology import SubTopology
     from tables.errors import StateError
@@ -54,6 +53,7 @@ class Task:
         verdicts: what is known about events that fail.
         end_marks: whether end-of-input marks are heeded (bounded runs only).
         world: the worker's global tables.
+        future_limit_ms: events that are further ahead are refused (:mod:`engine.future`); 0: none.
     """
 
     def __init__(  # noqa: PLR0913
@@ -68,6 +68,7 @@ class Task:
         end_marks: bool = False,
         window_headers: bool = False,
         world: Mapping[str, Any] = {},
+        future_limit_ms: int = 0,
     ) -> None:
         self.part = part
         self.partition = partition
@@ -87,6 +88,8 @@ class Task:
         self._end_marks = end_marks
         self._window_headers = window_headers
         self._world = world
+        self._future_limit_ms = future_limit_ms
+        self._idle: Idle | None = None
         self._topics: dict[str, Topic] = {topic.name: topic for topic in part.inputs}
         self._sources = part.sources
         self.inbox = Inbox(
@@ -117,7 +120,9 @@ class Task:
         """Begin to work from the committed positions; the store is restored."""
         self._move_to(State.RUNNING)
         for table in self.part.tables:
-            self.tables[table.name] = table.open(self.store, self._emit_for(table))
+            headers = self._window_headers
+            emit = writer_for(table, self.outbox, self.partition, with_window=headers)
+            self.tables[table.name] = table.open(self.store, emit)
         for partition in self.tables.values():
             if hasattr(partition, "bind"):
                 partition.bind(self.tables)
@@ -139,6 +144,9 @@ class Task:
             self._start_input(tp, each, committed.get(tp))
         for runner in self._runners:
             runner.start()
+        silent = [(self.tables[t.name], t.idle_ms) for t in self.part.tables if t.idle_ms]
+        if silent:
+            self._idle = Idle(silent, self._edges.clock, self._edges.source.wake)
 
     def _start_input(self, tp: TP, each: Input, at: Position | None) -> None:
         offset = each.received = at.offset if at is not None else each.received
@@ -165,6 +173,8 @@ class Task:
         if self.state is State.CLOSED:
             return
         self._move_to(State.CLOSED)
+        if self._idle is not None:
+            self._idle.stop()
         for runner in self._runners:
             await runner.stop()
         self.tables.clear()
@@ -209,6 +219,8 @@ class Task:
         limit = self._limit(limit)
         batch = self.inbox.next(min(limit, PIECE_RECORDS)) if limit > 0 else None
         if batch is None:
+            if self._idle is not None and self._idle.due:
+                self._look_idle(self._idle)
             return 0
         before = stages.switch("decode")
         piece = self._decode(batch)
@@ -216,10 +228,19 @@ class Task:
         self._begin(piece)
         return len(batch) or 1
 
+    def _look_idle(self, idle: Idle) -> None:
+        """Let windows close by the clock, if it is input that is lacking and nothing else."""
+        if not all(each.caught_up() and not each.queue for each in self.inbox.inputs.values()):
+            idle.touched()
+        idle.look()
+
     def _decode(self, batch: Batch) -> Piece:
         """Decode and check all of a batch."""
         topic = self._topics[batch.tp.topic]
         run, checked = topic.decode(batch)
+        if self._future_limit_ms and topic.name not in self._sources:
+            now_ms = self._edges.clock.now_ms()
+            run = future.refuse(run, batch, checked, now_ms, self._future_limit_ms)
         refused = [rejects.dead_letter(topic, batch, *broken) for broken in checked.broken]
         if self._end_marks and (marks := batch.with_header(END_MARK)):
             run = run.without(marks)  # a null value: some contracts refuse it, others do not
@@ -259,6 +280,8 @@ class Task:
         if run.offsets:
             self._last = run.tp, run.offsets[-1]
         self._letters.begin(piece)
+        if self._idle is not None:
+            self._idle.touched()
         table = self._sources.get(run.tp.topic)
         if table is not None:
             new = run.since(done[TABLE])
@@ -345,14 +368,6 @@ class Task:
                 runner.feed.go_on()
 
     # -- out ---------------------------------------------------------------------------------
-
-    def _emit_for(self, table: TableHandle) -> Emit | None:
-        """Return what a windowed table calls with each result, or an operator sends with."""
-        if isinstance(table, Operator) and table.outputs:
-            return table.sender(self.outbox, self.partition)  # type: ignore[no-any-return]
-        if table.emitter is None:
-            return None
-        return result_writer(table, self.outbox, with_window=self._window_headers)
 
     def cut(self) -> TaskCut | None:
         """Take everything that is done out of the task, at a boundary; None if nothing is.

@@ -55,8 +55,7 @@ class Node(msgspec.Struct, frozen=True):
         sinks = [sink.channel if isinstance(sink, Agent) else sink for sink in self.agent.sinks]
         names = {sink.name for sink in sinks if isinstance(sink, Topic)}
         names |= {table.changelog.name for table in self.tables if table.changelog is not None}
-        names |= {topic.name for table in self.tables for topic in table.outputs}
-        return names | {t.emitter.topic.name for t in self.tables if t.emitter is not None}
+        return names | {topic.name for table in self.tables for topic in table.outputs}
 
 
 class SubTopology(msgspec.Struct, frozen=True):
@@ -85,8 +84,6 @@ class SubTopology(msgspec.Struct, frozen=True):
                     found[topic.name] = topic
         for table in self.tables:
             found |= {topic.name: topic for topic in table.outputs}
-            if table.emitter is not None:
-                found[table.emitter.topic.name] = table.emitter.topic
         return tuple(found.values())
 
     def grown(self, partition: int) -> str:

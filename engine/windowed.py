@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import operator
+import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from engine.errors import ConfigError
+from engine.results import late_writer
 from engine.table import Emitter, Kind, Seconds, TableHandle, Window
 from tables.session import Gap, Session, SessionPartition, restored, sessions_codec
+from tables.sliding import Sliding, SlidingPartition
+from tables.sliding import restored as restored_sliding
 from tables.window import Aggregate, WindowPartition, Windows
 
 if TYPE_CHECKING:
@@ -21,17 +25,68 @@ if TYPE_CHECKING:
     from tables.window import Emission
 
 
-def milliseconds(seconds: Seconds) -> int:
-    """Return seconds, or a timedelta as Faust takes it, in ms."""
-    total = getattr(seconds, "total_seconds", None)
-    return round(1000 * (total() if total else seconds))
+_UNITS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(ms|s|m|h|d)")
+
+
+def milliseconds(duration: Any) -> int:
+    """Return a duration in ms: seconds, a timedelta as Faust takes it, or a text like ``"30s"``.
+
+    Raises:
+        ConfigError: the text is no duration.
+    """
+    if isinstance(duration, str):
+        found = _DURATION.fullmatch(duration)
+        if found is None:
+            raise ConfigError(f'{duration!r} is no duration: write "500ms", "30s", "5m"')
+        return round(float(found[1]) * _UNITS[found[2]])
+    total = getattr(duration, "total_seconds", None)
+    seconds: float = total() if total else duration
+    return round(1000 * seconds)
+
+
+def patience_ms(grace: Seconds, delay: Seconds | None) -> int:
+    """Return how much stream time passes between a window's end and its close, in ms.
+
+    Without a delay a window is closed as Kafka Streams does it: stream time *s* says that an event
+    at *s* may still come. A watermark (``delay``) says that none comes at or before it, as in
+    Flink, so what it closes is closed 1 ms earlier than a grace of the same length would.
+    """
+    if delay is None:
+        return milliseconds(grace)
+    return milliseconds(grace) + milliseconds(delay) - 1
 
 
 def hopping(
-    table: Table[Any, Any], size: Seconds, step: Seconds, grace: Seconds, **options: Any
+    table: Table[Any, Any],
+    size: Seconds,
+    step: Seconds,
+    *,
+    grace: Seconds,
+    delay: Seconds | None = None,
+    **options: Any,
 ) -> WindowedTable:
     """Return a table with windows of ``size`` seconds that begin every ``step`` seconds."""
-    windows = Windows(milliseconds(size), milliseconds(step), milliseconds(grace))
+    windows = Windows(milliseconds(size), milliseconds(step), patience_ms(grace, delay))
+    if not 0 < windows.advance_ms <= windows.size_ms:
+        raise ConfigError(f"table {table.name!r}: a window needs 0 < step <= size")
+    return WindowedTable(table, windows, **options)
+
+
+def sliding(
+    table: Table[Any, Any],
+    size: Seconds,
+    *,
+    grace: Seconds,
+    delay: Seconds | None = None,
+    **options: Any,
+) -> WindowedTable:
+    """Return a table with windows of ``size`` seconds that move along with the events."""
+    windows = Sliding(milliseconds(size), patience_ms(grace, delay))
+    if windows.size_ms <= 0:
+        raise ConfigError(f"table {table.name!r}: a window needs 0 < size")
+    if "every" in options:
+        raise ConfigError(f"table {table.name!r}: every= is for tumbling and hopping windows")
     return WindowedTable(table, windows, **options)
 
 
@@ -39,10 +94,16 @@ class WindowedTable(TableHandle):
     """A value per key and window. ``counts[key] += 1`` changes the event's own window(s).
 
     Args:
+        windows: which ones there are: tumbling and hopping, or sliding.
         reduce: (value, event) -> value, for :meth:`update`.
         sink: the topic for results.
         emit: ``final`` (once, when a window has closed) or ``updates`` (at each change).
         into: makes the result record of (key, window, value).
+        every: with ``final``: show what the open windows hold whenever stream time passes a
+            multiple of so many seconds.
+        late: the topic for events that come too late, as they came (:attr:`late`).
+        idle: without input for so many seconds, stream time moves on with the wall clock
+            (:mod:`engine.idle`).
     """
 
     kind: Kind = "window"
@@ -50,12 +111,15 @@ class WindowedTable(TableHandle):
     def __init__(  # noqa: PLR0913
         self,
         table: Table[Any, Any],
-        windows: Windows,
+        windows: Windows | Sliding,
         *,
         reduce: Callable[[Any, Any], Any] | None = None,
         sink: Topic | None = None,
         emit: Emission = "final",
         into: Callable[[Any, Window, Any], Any] | None = None,
+        every: Any = 0,
+        late: Topic | None = None,
+        idle: Any = 0,
         expires: Any = None,
         key_index: bool = False,
     ) -> None:
@@ -68,26 +132,37 @@ class WindowedTable(TableHandle):
         )
         if table.source is not None:
             raise ConfigError(f"table {table.name!r} is a topic and cannot be windowed")
-        if windows.size_ms <= 0 or not 0 < windows.advance_ms <= windows.size_ms:
-            raise ConfigError(f"table {table.name!r}: a window needs 0 < step <= size")
         self.windows = windows
+        self.every_ms = milliseconds(every)
+        self.late_topic = late
+        self.idle_ms = milliseconds(idle)
+        if self.every_ms and (sink is None or emit != "final"):
+            raise ConfigError(f"table {table.name!r}: every= needs sink= and emit='final'")
         self.default = table.default
         self.aggregate = Aggregate(
             table.default or (lambda: None), reduce, value_type=table.value_type
         )
 
-    def open(self, store: Store, emit: Emit | None) -> WindowPartition:
+    def open(self, store: Store, emit: Emit | None) -> WindowPartition | SlidingPartition:
         """Return this table's partition on a task's store."""
-        return WindowPartition(
-            self.name,
-            store,
-            windows=self.windows,
-            key=self.key,
-            aggregate=self.aggregate,
-            emission=self.emitter.emission if self.emitter else None,
-            emit=emit,
-            cache_entries=self.cache_entries,
-        )
+        options: dict[str, Any] = {
+            "key": self.key,
+            "aggregate": self.aggregate,
+            "emission": self.emitter.emission if self.emitter else None,
+            "emit": emit,
+            "on_late": late_writer(self),
+            "cache_entries": self.cache_entries,
+        }
+        if isinstance(self.windows, Sliding):
+            return SlidingPartition(self.name, store, windows=self.windows, **options)
+        options["every_ms"] = self.every_ms
+        return WindowPartition(self.name, store, windows=self.windows, **options)
+
+    def restored(self, changes: list[Change]) -> dict[str, list[Change]]:
+        """Return what a store must hold for these changelog records: them, and their timers."""
+        if isinstance(self.windows, Sliding):
+            return restored_sliding(self.name, changes, self.windows)
+        return super().restored(changes)
 
     def update(self, key: Any, event: Any) -> None:
         """Reduce ``event`` into the windows of its time; without a key it is dropped."""
@@ -112,7 +187,7 @@ class WindowedTable(TableHandle):
 class WindowSet(msgspec.Struct, gc=False, eq=False):
     """One key's values in the windows of the event in hand. A Struct: one is made per event."""
 
-    partition: WindowPartition
+    partition: WindowPartition | SlidingPartition
     key: Any
     ts: int
 
@@ -130,7 +205,10 @@ class WindowSet(msgspec.Struct, gc=False, eq=False):
         return self.fold(lambda value, _: change(value), None)
 
     def current(self) -> Any:
-        """Return the value in the latest window of the event's time, or the table's default."""
+        """Return the value in the latest window of the event's time, or the table's default.
+
+        Of sliding windows it is the one that ends with the event.
+        """
         return self.partition.value(self.key, self.ts)
 
     def now(self) -> Any:
@@ -173,7 +251,8 @@ class SessionTable(TableHandle):
         reduce: (value, event) -> value; it may change the value in place and return it. Without
             it a session's value is the number of its events.
         merge: (value, value) -> value, when an event bridges two sessions.
-        sink, emit, into: as for :class:`WindowedTable`.
+        sink, emit, into, late, idle: as for :class:`WindowedTable`.
+        delay: of the watermark, in seconds: sessions are closed by stream time less so much.
     """
 
     kind: Kind = "session"
@@ -190,6 +269,9 @@ class SessionTable(TableHandle):
         sink: Topic | None = None,
         emit: Emission = "final",
         into: Callable[[Any, Window, Any], Any] | None = None,
+        delay: Seconds | None = None,
+        late: Topic | None = None,
+        idle: Any = 0,
         **options: Any,
     ) -> None:
         emitter = Emitter(sink, emit, into) if sink is not None else None
@@ -203,7 +285,9 @@ class SessionTable(TableHandle):
         initial = initial or self.value_type
         if initial is None:
             raise ConfigError(f"session table {name!r} needs value_type= or initial=")
-        self.gap = Gap(milliseconds(gap), milliseconds(grace))
+        self.gap = Gap(milliseconds(gap), patience_ms(grace, delay))
+        self.late_topic = late
+        self.idle_ms = milliseconds(idle)
         self._codec = sessions_codec(self.value_type)
         self.aggregate = Aggregate(initial, reduce, merge, self.value_type)
 
@@ -217,6 +301,7 @@ class SessionTable(TableHandle):
             aggregate=self.aggregate,
             emission=self.emitter.emission if self.emitter else None,
             emit=emit,
+            on_late=late_writer(self),
             cache_entries=self.cache_entries,
         )
 

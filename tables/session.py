@@ -71,8 +71,8 @@ class SessionPartition:
 
     __slots__ = (
         "_aggregate", "_close_after", "_codec", "_complete", "_dirty", "_emission", "_emit",
-        "_gap_ms", "_key", "_live", "_reduce", "_silent", "_store", "_timers", "bytes_max",
-        "cache_entries", "entry_bytes", "family", "gap", "late", "stream_time",
+        "_gap_ms", "_key", "_live", "_on_late", "_reduce", "_silent", "_store", "_timers",
+        "bytes_max", "cache_entries", "entry_bytes", "family", "gap", "late", "stream_time",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913
@@ -85,6 +85,7 @@ class SessionPartition:
         aggregate: Aggregate,
         emission: Emission | None = None,
         emit: Callable[[Any, int, int, Any, int], None] | None = None,
+        on_late: Callable[[], None] | None = None,
         cache_entries: int = 200_000,
     ) -> None:
         self.family = family
@@ -104,6 +105,7 @@ class SessionPartition:
         self._emission = emission if emit is not None else None
         self._silent = self._emission != "updates"
         self._emit = emit
+        self._on_late = on_late
         self._codec = sessions_codec(aggregate.value_type)
         self._live: dict[Any, _Live] = {}
         self._dirty: dict[Any, None] = {}
@@ -112,8 +114,6 @@ class SessionPartition:
 
     def update(self, key: Any, ts: int, event: Any) -> None:
         """Add ``event`` to the session it belongs to; then close what is due."""
-        if ts > self.stream_time:  # noqa: PLR1730  (once an event; max() costs twice as much)
-            self.stream_time = ts
         sessions = self._live.get(key)
         if sessions is None:
             sessions = self._load(key)
@@ -129,8 +129,26 @@ class SessionPartition:
                 self._merge(key, sessions, ts, event)
         else:
             self._merge(key, sessions, ts, event)
+        if ts > self.stream_time:  # noqa: PLR1730  (once an event; max() costs twice as much)
+            self.stream_time = ts
         if self.stream_time >= self._timers.next_ms:
             self._close_due(self.stream_time)
+
+    @property
+    def next_close_ms(self) -> int:
+        """The stream time at which a session may close, at the earliest."""
+        return self._timers.next_ms
+
+    def advance(self, time_ms: int) -> None:
+        """Move stream time on without an event, and close what is due."""
+        self.stream_time = max(self.stream_time, time_ms)
+        if self.stream_time >= self._timers.next_ms:
+            self._close_due(self.stream_time)
+
+    def _is_late(self) -> None:
+        self.late += 1
+        if self._on_late is not None:
+            self._on_late()
 
     def _load(self, key: Any) -> _Live:
         raw = None if self._complete else self._store.get(self.family, self._key.encode(key))
@@ -156,7 +174,7 @@ class SessionPartition:
         """Do what :meth:`update` does for one open session, for any case."""
         if not sessions:  # the usual one
             if ts < self.stream_time - self._close_after:
-                self.late += 1
+                self._is_late()
                 return
             sessions.append(Session(ts, ts, self._reduce(self._aggregate.initial(), event)))
             self._dirty[key] = None
@@ -169,7 +187,7 @@ class SessionPartition:
         start = min([ts, *(s.start for s in joined)])
         end = max([ts, *(s.end for s in joined)])
         if end < self.stream_time - self._close_after:
-            self.late += 1
+            self._is_late()
             return
         if joined and (start, end) != (ts, ts) and self._emission == "updates":
             assert self._emit is not None

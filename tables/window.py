@@ -1,9 +1,13 @@
 """Tumbling and hopping windows, as Kafka Streams 4.x means them.
 
-A window contains start <= ts < end. A record first moves stream time and is then judged by it: a
-window whose end + grace has been reached is closed for it (per window, so a record can be late for
-one hopping window and counted in another). Closed windows come out after the record's own update,
-in the order of (start, key). Windows are aligned to the epoch and never start below 0.
+A window contains start <= ts < end. It is closed once stream time has reached its end + grace, and
+a record that comes then is late for it (per window, so a record can be late for one hopping window
+and counted in another). Closed windows come out after the update of the record that moved stream
+time, in the order of (start, key). Windows are aligned to the epoch and never start below 0.
+
+Kafka Streams moves stream time first and judges the record after that, Flink the other way round.
+That makes no difference, since a window lasts until after all that it contains, but with a
+watermark that lags by nothing: there, the last record of a window closes it and is still in it.
 """
 
 from __future__ import annotations
@@ -103,9 +107,10 @@ class WindowPartition:
     """
 
     __slots__ = (
-        "_aggregate", "_dirty", "_emission", "_emit", "_emptied", "_gone", "_initial", "_key",
-        "_open", "_span", "_store", "_tumbling", "_value", "bytes_max", "cache_entries",
-        "entry_bytes", "family", "late", "next_close_ms", "stream_time", "windows",
+        "_aggregate", "_dirty", "_early_at", "_emission", "_emit", "_emptied", "_every", "_gone",
+        "_initial", "_key", "_on_late", "_open", "_span", "_store", "_tumbling", "_value",
+        "bytes_max", "cache_entries", "entry_bytes", "family", "late", "next_close_ms",
+        "stream_time", "windows",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913
@@ -118,6 +123,8 @@ class WindowPartition:
         aggregate: Aggregate,
         emission: Emission | None = None,
         emit: Callable[[Any, int, int, Any, int], None] | None = None,
+        on_late: Callable[[], None] | None = None,
+        every_ms: int = 0,
         cache_entries: int = 200_000,
     ) -> None:
         self.family = family
@@ -135,7 +142,10 @@ class WindowPartition:
         self._initial = aggregate.initial
         self._emission = emission if emit is not None else None
         self._emit = emit
-        self._value = _stamped_codec(aggregate.value_type)
+        self._on_late = on_late
+        self._every = every_ms if self._emission == "final" else 0
+        self._early_at = NO_TIME if self._every else NEVER
+        self._value = stamped_codec(aggregate.value_type)
         self._open: dict[int, _Window] = {}
         self._dirty: list[tuple[int, Any, _Cell]] = []
         self._gone: list[Change] = []  # the tombstones of entries that the store has
@@ -153,7 +163,8 @@ class WindowPartition:
         self._plan_close()
 
     def _plan_close(self) -> None:
-        self.next_close_ms = min(self._open) + self._span if self._open else NEVER
+        soonest = min(self._open) + self._span if self._open else NEVER
+        self.next_close_ms = min(soonest, self._early_at) if self._open else NEVER
 
     def update(self, key: Any, ts: int, event: Any) -> None:
         """Reduce ``event`` into the windows that contain ``ts``; then close what is due."""
@@ -171,23 +182,37 @@ class WindowPartition:
 
         Then close the windows that stream time has overtaken.
         """
-        if ts > self.stream_time:  # noqa: PLR1730  (once an event; max() costs twice as much)
-            self.stream_time = ts
         size = self._tumbling
+        before = self.stream_time
         if size and ts >= 0:
             start = ts - ts % size
-            if start + self._span > self.stream_time:
+            if start + self._span > before:
                 self._fold_one(start, key, ts, change, other)
             else:
-                self.late += 1
+                self._is_late()
         else:
             starts = self.windows.starts(ts)
-            open_starts = [start for start in starts if start + self._span > self.stream_time]
-            self.late += not open_starts
+            open_starts = [start for start in starts if start + self._span > before]
+            if not open_starts:
+                self._is_late()
             for start in open_starts:
                 self._fold_one(start, key, ts, change, other)
+        if ts > before:
+            self.stream_time = ts
         if self.stream_time >= self.next_close_ms:
-            self._close_due()
+            self._close_due(before)
+
+    def _is_late(self) -> None:
+        self.late += 1
+        if self._on_late is not None:
+            self._on_late()
+
+    def advance(self, time_ms: int) -> None:
+        """Move stream time on without an event, and close what is due."""
+        before = self.stream_time
+        self.stream_time = max(before, time_ms)
+        if self.stream_time >= self.next_close_ms:
+            self._close_due(before)
 
     def _fold_one(
         self, start: int, key: Any, ts: int, change: Callable[[Any, Any], Any], other: Any
@@ -239,15 +264,29 @@ class WindowPartition:
 
     def _open_window(self, start: int) -> _Window:
         window = self._open[start] = _Window(complete=True)
-        self.next_close_ms = min(self.next_close_ms, start + self._span)
+        self.next_close_ms = min(self.next_close_ms, start + self._span, self._early_at)
         return window
 
-    def _close_due(self) -> None:
+    def _close_due(self, before: int) -> None:
+        """Do what has come due since stream time was ``before``."""
+        now = self.stream_time
         for start in sorted(self._open):
-            if start + self._span > self.stream_time:
+            if start + self._span > now:
                 break
             self._close(start)
+        if now >= self._early_at:
+            if before != NO_TIME and before // self._every < now // self._every:
+                self._show_all()
+            self._early_at = (now // self._every + 1) * self._every
         self._plan_close()
+
+    def _show_all(self) -> None:
+        """Emit what the open windows hold by now."""
+        assert self._emit is not None
+        for start in sorted(self._open):
+            end = start + self.windows.size_ms
+            for _, key, cell in self._entries(start):
+                self._emit(key, start, end, cell.value, cell.timestamp)
 
     def _close(self, start: int) -> None:
         """Emit (when final) and delete every entry of one window, in the order of its keys."""
@@ -337,7 +376,7 @@ class WindowPartition:
             excess -= len(clean)
 
 
-def _stamped_codec(value_type: Any) -> Codec[tuple[int, Any]]:
+def stamped_codec(value_type: Any) -> Codec[tuple[int, Any]]:
     """Return the codec of (largest event timestamp, value)."""
     kind: Any = Any if value_type is None else value_type
     return value_codec(tuple.__class_getitem__((int, kind)))

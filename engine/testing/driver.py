@@ -66,7 +66,8 @@ class Driver:
         app: the app; what it has declared when the Driver starts is what runs.
         partitions: of every topic that is not created otherwise (co-partitioned by default).
         start_ms: what the clock says at first.
-        settings: overrides of the app's settings, e.g. ``window_headers=True``.
+        settings: overrides of the app's settings, e.g. ``window_headers=True``. Event times may be
+            ahead of this clock, unless ``future_limit_ms`` is given.
 
     Attributes:
         wrap: changes the edges of the next start: a broker that refuses, a store that is full.
@@ -78,7 +79,7 @@ class Driver:
         self.app = app
         self.clock = HandClock(start_ms)
         self.broker = MemoryBroker(partitions)
-        self._settings = {"end_marks": True, **settings}
+        self._settings = {"end_marks": True, "future_limit_ms": 0, **settings}
         self._runner: asyncio.Runner | None = None
         self._engine: Engine | None = None
         self._seen: dict[str, int] = {}

@@ -7,7 +7,8 @@ of topology has a module beside this one, with
 * ``TOPOLOGIES``, their names,
 * ``OUTPUTS(topology, config)``, the outputs that are filled,
 * ``app_for(topology, config, **table_options)``, the app; NotImplementedError for what cannot be,
-* and, where an input line is not just a record, ``feed(driver, record)``.
+* where an input line is not just a record, ``feed(driver, record)``,
+* and, where a result is not in the peer's form, ``made(row)``.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def run(topology, config, input_records, *, every=0, keep_stores=True, **table_o
             driver.close_windows()
             for output in outputs:
                 rows += (row(None, each) for each in driver.read(output))
-    return rows
+    return list(map(getattr(kind, "made", dict), rows))
 
 
 def pipe(driver, record):

@@ -1,10 +1,10 @@
-"""Windows: session, tumbling, hopping."""
+"""Windows: session, tumbling, hopping, sliding."""
 
 from __future__ import annotations
 
 from tests.oracle.declared import new_app, topic
 
-TOPOLOGIES = ("session", "tumbling", "hopping")
+TOPOLOGIES = ("session", "tumbling", "hopping", "sliding")
 
 
 def OUTPUTS(topology, config):  # noqa: N802
@@ -14,6 +14,8 @@ def OUTPUTS(topology, config):  # noqa: N802
 
 def app_for(topology, config, **table_options):
     """Declare the app that stands for a topology."""
+    if topology == "sliding" and config["late_beyond_grace"]:
+        raise NotImplementedError("the peer undercounts here, and we do not (tables/sliding.py)")
     app = new_app(topology, config)
     declare_windows(app, topology, config["params"], table_options)
     return app
@@ -47,11 +49,12 @@ def declare_windows(app, topology, params, options):
                 f"{emit}-table", gap=params["gap_ms"] / 1000, grace=grace, key_type=str,
                 initial=nothing, reduce=add, merge=merge, sink=sink, emit=emit, **options,
             )  # fmt: skip
-        size = params["size_ms"]
-        return app.Table(f"{emit}-table", default=nothing, key_type=str, **options).hopping(
-            size / 1000, params.get("advance_ms", size) / 1000, grace=grace,
-            reduce=add, sink=sink, emit=emit,
-        )  # fmt: skip
+        size = params["size_ms"] / 1000
+        keyed = app.Table(f"{emit}-table", default=nothing, key_type=str, **options)
+        if topology == "sliding":
+            return keyed.sliding(size, grace=grace, reduce=add, sink=sink, emit=emit)
+        step = params["advance_ms"] / 1000 if "advance_ms" in params else size
+        return keyed.hopping(size, step, grace=grace, reduce=add, sink=sink, emit=emit)
 
     updates, final = table("updates"), table("final")
 
