@@ -24,6 +24,7 @@ from engine.errors import ConfigError
 from engine.faustrecord import contract_of
 from engine.foreignkey import ForeignKeyJoin
 from engine.globaltable import GlobalTable
+from engine.joins import StreamJoin
 from engine.kafka import kafka_edges
 from engine.loop import Engine
 from engine.operator import Operator
@@ -31,10 +32,11 @@ from engine.partitioner import Partitioner
 from engine.policy import OnError
 from engine.security import hidden
 from engine.service import Boot, EngineService
-from engine.table import K, Table, TableHandle, V
+from engine.table import K, Seconds, Table, TableHandle, V
 from engine.tablejoins import TableJoin
 from engine.topic import Topic, TopicConfig
 from engine.topology import Topology, build
+from engine.versioned import VersionedTable
 from engine.windowed import SessionTable
 
 if TYPE_CHECKING:
@@ -227,6 +229,11 @@ class App(faust.App):
 
     @overload  # type: ignore[override]
     def Table(
+        self, name: str | None = None, *, history: Seconds, **options: Any
+    ) -> VersionedTable[Any, Any]: ...
+
+    @overload
+    def Table(
         self, name: str | None = None, *, key_type: type[K], value_type: type[V], **options: Any
     ) -> Table[K, V]: ...
 
@@ -238,6 +245,8 @@ class App(faust.App):
     ) -> Table[Any, Any]:
         """Declare a keyed table: see :class:`engine.table.Table`.
 
+        With ``history=`` (seconds) it is an :class:`engine.versioned.VersionedTable`.
+
         Args:
             name: may be left out of a table that is a topic (``source=``): it is the topic's.
         """
@@ -247,7 +256,11 @@ class App(faust.App):
             name = options["source"].name
         for option in [option for option in options if option in faustnames.IGNORED]:
             del options[option]
-        table = _Declaring(self, name, **options)
+        table: Table[Any, Any] = (
+            VersionedTable(name, **options)
+            if "history" in options
+            else _Declaring(self, name, **options)
+        )
         self._declare(table)
         return table
 
@@ -292,6 +305,12 @@ class App(faust.App):
         joined.name_topics(self._app_id)
         self._declare(joined)
         return joined
+
+    def Join(self, name: str, left: Topic, right: Topic, **options: Any) -> StreamJoin:  # noqa: N802
+        """Declare a join of two topics: see :class:`engine.joins.StreamJoin`."""
+        join = StreamJoin(name, left, right, **options)
+        self._declare(join)
+        return join
 
     def _declare(self, table: TableHandle) -> None:
         held = self.declared_tables.get(table.name)

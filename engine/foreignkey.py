@@ -18,19 +18,20 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from engine.agent import Agent
 from engine.context import context_for
 from engine.contracts.contract import Contract
 from engine.errors import ConfigError
 from engine.move import key_function
 from engine.operator import Operator
 from engine.table import TableHandle
-from engine.tablejoins import Side, topic_of, values_of
+from engine.tablejoins import Side, TableJoin, topic_of, values_of
 from engine.topic import DEAD_LETTER_BYTES, Topic, TopicConfig
 from tables.codec import value_codec
 from tables.foreignkey import Answer, How, LeftPartition, RightPartition, Subscription
 
 if TYPE_CHECKING:
+    from engine.agent import Agent
+    from engine.operator import Make
     from engine.outbox import Outbox
     from tables.store import Store
 
@@ -143,6 +144,7 @@ def _internal(name: str, kind: type[msgspec.Struct]) -> Topic:
 
 def _at_the_right(side: RightSide, subscriptions: Topic, right: Topic, answers: Topic) -> Agent:
     """Return the agent that keeps subscriptions and answers them."""
+    from engine.agent import Agent  # noqa: PLC0415  (a cycle otherwise)
 
     async def answer(events: AsyncIterator[Any]) -> None:
         async for event in events:
@@ -167,3 +169,15 @@ def _at_the_right(side: RightSide, subscriptions: Topic, right: Topic, answers: 
         answer, [subscriptions, right], name=side.name, sinks=[answers], tables=[side],
         on_error="stop",
     )  # fmt: skip
+
+
+def table_join_with(right: Any, on: Any, options: dict[str, Any]) -> tuple[str, Make]:
+    """Return name and maker of the operator of ``stream.table_join(right, ...)``."""
+    name = getattr(right, "name", "")
+
+    def make(whole: str, own: Topic) -> Operator:
+        if on is None:
+            return TableJoin(whole, own, right, **options)
+        return ForeignKeyJoin(whole, own, right, on=on, **options)
+
+    return f"table-join-{name}", make

@@ -174,7 +174,7 @@ def _outdated(span: _Span, now_ms: int) -> bool:
 
 def _apply(span: _Span, batch: Batch) -> int:
     """Write one batch of a changelog, or of a table's topic, to the store."""
-    if span.table.source is None:
+    if span.table.changelog is not None or span.table.source is None:
         keys, values = batch.keys, batch.values
     else:
         run, _ = span.table.source.decode(batch)

@@ -14,6 +14,8 @@ from engine import cpu
 from engine.ahead import Ahead, AsyncCalls, Calls
 from engine.errors import ConfigError
 from engine.feed import TICK, Feed
+from engine.foreignkey import table_join_with
+from engine.joins import operator_of, pairs_with
 from engine.lookup import LookupCalls
 from engine.move import Move, NotMoved, key_function, key_name
 from engine.operator import results
@@ -21,7 +23,7 @@ from engine.operator import results
 if TYPE_CHECKING:
     from engine.operator import Make, Operator
     from engine.record import Headers
-    from engine.table import Table
+    from engine.table import Seconds, Table
     from engine.topic import Topic
 
 
@@ -88,19 +90,18 @@ class Stream(Generic[T]):
         """Yield :class:`Event`: the value with its key, headers, timestamp (s) and coordinates."""
 
         async def source() -> AsyncIterator[Any]:
-            context = self._feed.context
             async for value in self._source():
-                if value is TICK:
-                    yield value
-                    continue
-                run, i = context.run, context.index
-                assert run is not None
-                yield Event(
-                    self._key(), value, run.headers[i], run.timestamps[i] / 1000,
-                    run.tp.topic, run.tp.partition, run.offsets[i],
-                )  # fmt: skip
+                yield value if value is TICK else self._event(value)
 
         return self._view(source)
+
+    def _event(self, value: Any) -> Event:
+        run, i = self._feed.context.run, self._feed.context.index
+        assert run is not None
+        return Event(
+            self._key(), value, run.headers[i], run.timestamps[i] / 1000,
+            run.tp.topic, run.tp.partition, run.offsets[i],
+        )  # fmt: skip
 
     def enumerate(self, start: int = 0) -> Stream[tuple[int, T]]:
         """Yield (number, value)."""
@@ -143,33 +144,74 @@ class Stream(Generic[T]):
 
     @overload
     def join(
-        self, table: Table[Any, V], *, how: Literal["inner"] = "inner"
+        self,
+        other: Table[Any, V],
+        *,
+        how: Literal["inner"] = "inner",
+        on: Any = None,
+        grace: Seconds | None = None,
     ) -> Stream[tuple[T, V]]: ...
 
     @overload
-    def join(self, table: Table[Any, V], *, how: Literal["left"]) -> Stream[tuple[T, V | None]]: ...
+    def join(
+        self,
+        other: Table[Any, V],
+        *,
+        how: Literal["left"],
+        on: Any = None,
+        grace: Seconds | None = None,
+    ) -> Stream[tuple[T, V | None]]: ...
 
-    def join(self, table: Table[Any, V], *, how: str = "inner") -> Stream[Any]:
-        """Yield (value, row): the row that ``table`` holds for the record's key at this moment.
+    @overload
+    def join(
+        self,
+        other: Topic,
+        *,
+        how: Literal["inner", "left", "outer"] = "inner",
+        on: Any = None,
+        within: Seconds | None = None,
+        before: Seconds | None = None,
+        after: Seconds | None = None,
+        grace: Seconds | None = None,
+    ) -> Stream[tuple[Any, Any]]: ...
+
+    def join(
+        self, other: Any, *, how: str = "inner", on: Any = None, **times: Seconds | None
+    ) -> Stream[Any]:
+        """Yield pairs: the value, and what ``other`` has for the record's key.
+
+        * A table: the row that it holds at this moment; with a history, the one that it held at the
+          record's time. With ``grace``, records wait for the table's late updates
+          (:class:`engine.joins.AsOfJoin`).
+        * Another topic: its records that are near in time (:class:`engine.joins.StreamJoin`).
 
         Args:
-            how: ``inner`` leaves out a value without a row; ``left`` yields it with None. As in
-                Kafka Streams, a null value is dropped by both, a null key by ``inner``.
+            how: ``inner`` leaves out a value without a partner; ``left`` yields it with None; with
+                a topic also ``outer``: its records without a partner come as (None, value). As in
+                Kafka Streams, a null value is dropped by all, a null key by ``inner``.
+            on: another key than the record's: a field, a field's name or a function of the value.
+                The records go on re-keyed (:meth:`group_by`), but for a global table's sake.
+            times: ``within``, ``before``, ``after``, ``grace``, in seconds; see there.
+
+        Raises:
+            ConfigError: these do not go together.
         """
-        if how not in {"inner", "left"}:
-            raise ConfigError(f"join(how={how!r}): a stream-table join is 'inner' or 'left'")
+        if on is not None and not getattr(other, "is_global", False):
+            return self.group_by(on).join(other, how=how, **times)  # type: ignore[call-overload, no-any-return]
+        wanted = operator_of(other, how=how, **times)
+        if wanted is not None:
+            return self._operate(*wanted)
+        pairs = pairs_with(other, how, on)
+        return self._view(lambda: pairs(self._feed.context, self._source()))
 
-        async def source() -> AsyncIterator[Any]:
-            async for value in self._source():
-                if value is TICK:
-                    yield value
-                elif value is not None:
-                    raw = self._feed.context.source_key()
-                    row = None if raw is None else table.get(table.key.decode(raw))
-                    if row is not None or how == "left":
-                        yield value, row
+    def table_join(self, right: Any, *, on: Any = None, **options: Any) -> Stream[Any]:
+        """Take the records as changes of a table, and yield its rows, joined with another table's.
 
-        return self._view(source)
+        Each comes as (left, right), or None where it has gone: see
+        :class:`engine.tablejoins.TableJoin` and, with ``on=``,
+        :class:`engine.foreignkey.ForeignKeyJoin`, whose options these are.
+        """
+        return self._operate(*table_join_with(right, on, options))
 
     def aggregate(self, table: Any, key: Any = None) -> Stream[T]:
         """Add each value to a windowed or session table (``table.update``), and yield it.
@@ -284,13 +326,11 @@ class Stream(Generic[T]):
 
         Answers are kept, and events that ask for one key at a time share a call. A null value is
         dropped; a value without a key comes with None, without a call. What ``fn`` raises is raised
-        on each event that waited for it, and not kept. See :mod:`engine.lookup` for what a replay
-        may find.
+        on each event that waited for it, and not kept. A replay may find something else.
 
         Args:
-            fn: a coroutine function of the key.
-            on: the key: a field, a field's name or a function of the value; by default the
-                record's key. It must be hashable.
+            fn: a coroutine function of the key, which must be hashable.
+            on: the key: a field, its name or a function of the value; None: the record's key.
             ttl: so many seconds an answer counts, from when it came; 0: answers are not kept.
             size: so many answers are kept in each task; the least recently used go first.
             concurrency, timeout: as in :meth:`map_async`.
@@ -401,13 +441,7 @@ class Stream(Generic[T]):
     def current_event(self) -> Event | None:
         """The event in hand, with what came with it."""
         context = self._feed.context
-        run, i = context.run, context.index
-        if run is None:
-            return None
-        return Event(
-            self._key(), run.events[i], run.headers[i], run.timestamps[i] / 1000,
-            run.tp.topic, run.tp.partition, run.offsets[i],
-        )  # fmt: skip
+        return None if context.run is None else self._event(context.run.events[context.index])
 
 
 async def _maybe(value: Any) -> Any:

@@ -130,7 +130,10 @@ class TableHandle:
 
     def name_changelog(self, app_id: str) -> Topic | None:
         """Name the topic that the changes are logged to; a table that is a topic needs none."""
-        if self.source is None and self.changelog is None:
+        return self._own_changelog(app_id) if self.source is None else None
+
+    def _own_changelog(self, app_id: str) -> Topic:
+        if self.changelog is None:
             self.changelog = Topic(
                 f"{app_id}-{self.name}-changelog",
                 Contract.of(f"{self.name}-changelog", bytes, null_values=True),

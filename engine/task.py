@@ -285,7 +285,7 @@ class Task:
         table = self._sources.get(run.tp.topic)
         if table is not None:
             new = run.since(done[TABLE])
-            self.tables[table.name].follow(new.keys, new.events, new.values)
+            self.tables[table.name].follow(new.keys, new.events, new.values, new.times)
             done[TABLE] = max(done[TABLE], run.next_offset)
         self._ending = run.ends
         for runner in self._readers[run.tp]:

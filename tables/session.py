@@ -11,7 +11,9 @@ write and one changelog record a key a commit, and an empty list is a tombstone.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from itertools import islice
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -45,8 +47,14 @@ class Session(msgspec.Struct, array_like=True, gc=False):
     value: Any
 
 
+_START, _END = attrgetter("start"), attrgetter("end")
+
+
 class _Live(list[Session]):
-    """The live sessions of one key. ``stored``: the store has an entry for the key, or will."""
+    """The live sessions of one key, oldest first.
+
+    ``stored``: the store has an entry for the key, or will have it.
+    """
 
     __slots__ = ("stored",)
 
@@ -55,11 +63,15 @@ class _Live(list[Session]):
         self.stored = stored
 
 
-def split(sessions: list[Session], ts: int, gap_ms: int) -> tuple[list[Session], list[Session]]:
-    """Return the sessions that an event at ``ts`` joins, by (end, start), and the others."""
-    joined = [s for s in sessions if s.end >= ts - gap_ms and s.start <= ts + gap_ms]
-    joined.sort(key=lambda s: (s.end, s.start))
-    return joined, [s for s in sessions if s not in joined]
+def joined_by(sessions: list[Session], ts: int, gap_ms: int) -> slice:
+    """Return which of a key's sessions, oldest first, an event at ``ts`` joins.
+
+    They are apart by more than the gap, so their ends are in the order of their starts, and it is
+    one or two that are looked at, however many there are.
+    """
+    first = bisect_left(sessions, ts - gap_ms, key=_END)
+    last = bisect_right(sessions, ts + gap_ms, first, key=_START)
+    return slice(first, last)
 
 
 class SessionPartition:
@@ -156,7 +168,12 @@ class SessionPartition:
         return sessions
 
     def _decode(self, raw: bytes | None) -> _Live:
-        return _Live() if raw is None else _Live(self._codec.decode(raw), stored=True)
+        if raw is None:
+            return _Live()
+        sessions = _Live(self._codec.decode(raw), stored=True)
+        if len(sessions) > 1:  # stores of before kept them in the order of their last changes
+            sessions.sort(key=_START)
+        return sessions
 
     def load_many(self, keys: list[Any]) -> None:
         """Bring the sessions of ``keys`` into the overlay with one multi-get."""
@@ -183,9 +200,10 @@ class SessionPartition:
                 assert self._emit is not None
                 self._emit(key, ts, ts, sessions[0].value, ts)
             return
-        joined, others = split(sessions, ts, self.gap.gap_ms)
-        start = min([ts, *(s.start for s in joined)])
-        end = max([ts, *(s.end for s in joined)])
+        place = joined_by(sessions, ts, self._gap_ms)
+        joined = sessions[place]
+        start = min(ts, joined[0].start) if joined else ts
+        end = max(ts, joined[-1].end) if joined else ts
         if end < self.stream_time - self._close_after:
             self._is_late()
             return
@@ -198,7 +216,7 @@ class SessionPartition:
             assert self._aggregate.merge is not None, f"table {self.family} has no merge function"
             value = self._aggregate.merge(value, session.value)
         value = self._reduce(value, event)
-        sessions[:] = [*others, Session(start, end, value)]
+        sessions[place] = [Session(start, end, value)]
         self._dirty[key] = None
         if not joined:  # else a timer is there already; it sets itself anew when it fires
             self._timers.set(end + self._close_after + 1, self._key.encode(key))
@@ -219,14 +237,13 @@ class SessionPartition:
                 if len(sessions) == 1 and sessions[0].end >= keep_from:  # it has gone on
                     self._timers.set(sessions[0].end + self._close_after + 1, raw_key)
                     continue
-                live = [s for s in sessions if s.end >= keep_from]
-                if live:
-                    soonest = min(s.end for s in live)
-                    self._timers.set(soonest + self._close_after + 1, raw_key)
-                if len(live) != len(sessions):
-                    gone = [s for s in sessions if s.end < keep_from]
+                over = bisect_left(sessions, keep_from, key=_END)
+                if over < len(sessions):
+                    self._timers.set(sessions[over].end + self._close_after + 1, raw_key)
+                if over:
+                    gone = sessions[:over]
                     closed.extend((s.end, s.start, raw_key, key, s.value) for s in gone)
-                    sessions[:] = live
+                    del sessions[:over]
                     self._dirty[key] = None
         if closed and self._emission == "final":
             assert self._emit is not None
@@ -243,7 +260,7 @@ class SessionPartition:
         sessions = self._live.get(key)
         if sessions is None:
             sessions = self._load(key)
-        return sorted(sessions, key=lambda s: s.start)
+        return list(sessions)
 
     def items(self) -> list[tuple[Any, int, int, Any]]:
         """Return key, start, end and value of every live session, by (key, start)."""

@@ -124,10 +124,12 @@ class KeyedPartition:
         self._cache[key] = value
         self._dirty[key] = raw
 
-    def follow(self, keys: Iterable[bytes | None], values: Iterable[Any], raws: Any) -> None:
+    def follow(
+        self, keys: Iterable[bytes | None], values: Iterable[Any], raws: Any, times: Iterable[int]
+    ) -> None:
         """Apply records of the topic that this table is; one without a key is dropped.
 
-        As Kafka Streams does.
+        As Kafka Streams does. Their times (ms) play no part: the last to come is what counts.
         """
         decode_key = self._key.decode
         for key, value, raw in zip(keys, values, raws, strict=True):

@@ -16,7 +16,7 @@ from tables.codec import TIME_BYTES, decode_time, encode_time
 from tables.store import TIMERS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from tables.store import Change, Store
 
@@ -109,6 +109,13 @@ class Timers:
             self._heap = sorted(timers)
             self._known = timers
         self.next_ms = decode_time(self._heap[0]) if self._heap else NEVER
+
+    def stored(self) -> Iterator[list[bytes]]:
+        """Yield the keys of all timers in the store, some at a time."""
+        start, end = self._prefix, self._prefix + _END
+        while rows := self._store.scan(TIMERS, start, end, self._chunk):
+            yield [timer[len(self._prefix) + TIME_BYTES :] for timer, _ in rows]
+            start = rows[-1][0] + b"\0"
 
     def cut(self) -> list[Change]:
         """Return the changes since the last cut, for the store (the changelog needs no timers)."""

@@ -12,6 +12,7 @@ watermark that lags by nothing: there, the last record of a window closes it and
 
 from __future__ import annotations
 
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -107,9 +108,9 @@ class WindowPartition:
     """
 
     __slots__ = (
-        "_aggregate", "_dirty", "_early_at", "_emission", "_emit", "_emptied", "_every", "_gone",
-        "_initial", "_key", "_on_late", "_open", "_span", "_store", "_tumbling", "_value",
-        "bytes_max", "cache_entries", "entry_bytes", "family", "late", "next_close_ms",
+        "_aggregate", "_cells", "_dirty", "_early_at", "_emission", "_emit", "_emptied", "_every",
+        "_gone", "_initial", "_key", "_on_late", "_open", "_span", "_starts", "_store", "_tumbling",
+        "_value", "bytes_max", "cache_entries", "entry_bytes", "family", "late", "next_close_ms",
         "stream_time", "windows",
     )  # fmt: skip
 
@@ -147,6 +148,8 @@ class WindowPartition:
         self._early_at = NO_TIME if self._every else NEVER
         self._value = stamped_codec(aggregate.value_type)
         self._open: dict[int, _Window] = {}
+        self._starts: list[int] = []  # of what is open, as a heap
+        self._cells = 0  # in all open windows
         self._dirty: list[tuple[int, Any, _Cell]] = []
         self._gone: list[Change] = []  # the tombstones of entries that the store has
         self._emptied: list[Entry] = []  # the same for the store: one for each window
@@ -159,12 +162,13 @@ class WindowPartition:
         while rows := self._store.scan(self.family, seek, None, 1):
             start = decode_time(rows[0][0])
             self._open[start] = _Window(complete=False)
+            self._starts.append(start)  # they come sorted, so it is a heap
             seek = encode_time(start + 1)
         self._plan_close()
 
     def _plan_close(self) -> None:
-        soonest = min(self._open) + self._span if self._open else NEVER
-        self.next_close_ms = min(soonest, self._early_at) if self._open else NEVER
+        soonest = self._starts[0] + self._span if self._starts else NEVER
+        self.next_close_ms = min(soonest, self._early_at) if self._starts else NEVER
 
     def update(self, key: Any, ts: int, event: Any) -> None:
         """Reduce ``event`` into the windows that contain ``ts``; then close what is due."""
@@ -225,6 +229,7 @@ class WindowPartition:
             cell = self._stored(window, start, key)
         if cell is None:
             cell = window[key] = _Cell(ts, change(self._initial(), other), True, False)  # noqa: FBT003
+            self._cells += 1
             self._dirty.append((start, key, cell))
         else:
             cell.value = change(cell.value, other)
@@ -256,6 +261,7 @@ class WindowPartition:
         if raw is None:
             return None
         cell = window[key] = self._load(raw)
+        self._cells += 1
         return cell
 
     def _load(self, raw: bytes) -> _Cell:
@@ -264,16 +270,15 @@ class WindowPartition:
 
     def _open_window(self, start: int) -> _Window:
         window = self._open[start] = _Window(complete=True)
+        heappush(self._starts, start)
         self.next_close_ms = min(self.next_close_ms, start + self._span, self._early_at)
         return window
 
     def _close_due(self, before: int) -> None:
         """Do what has come due since stream time was ``before``."""
-        now = self.stream_time
-        for start in sorted(self._open):
-            if start + self._span > now:
-                break
-            self._close(start)
+        now, starts = self.stream_time, self._starts
+        while starts and starts[0] + self._span <= now:
+            self._close(heappop(starts))
         if now >= self._early_at:
             if before != NO_TIME and before // self._every < now // self._every:
                 self._show_all()
@@ -303,7 +308,7 @@ class WindowPartition:
                 gone.append((prefix + raw_key, None))
         if len(gone) > stored:
             self._emptied.append((prefix, Below(encode_time(start + 1))))
-        del self._open[start]
+        self._cells -= len(self._open.pop(start))
 
     def _entries(self, start: int) -> list[tuple[bytes, Any, _Cell]]:
         """Return all entries of a window, sorted by the bytes of the key."""
@@ -321,8 +326,8 @@ class WindowPartition:
 
     def close_all(self) -> None:
         """Close every window now: the input has ended."""
-        for start in sorted(self._open):
-            self._close(start)
+        while self._starts:
+            self._close(heappop(self._starts))
         self._plan_close()
 
     def items(self) -> list[tuple[Any, int, int, Any]]:
@@ -338,24 +343,22 @@ class WindowPartition:
         """Return what changed since the last cut, encoded once for changelog and store alike."""
         encode_key, encode = self._key.encode, self._value.encode
         changes: list[Change] = []
-        prefixes = {start: encode_time(start) for start in self._open}
+        prefixes: dict[int, bytes] = {}
         for start, key, cell in self._dirty:
             if cell.dirty:  # else its window has closed
                 cell.dirty = False
                 cell.stored = True
                 stamped = encode((cell.timestamp, cell.value))
-                changes.append((prefixes[start] + encode_key(key), stamped))
+                prefix = prefixes.get(start) or prefixes.setdefault(start, encode_time(start))
+                changes.append((prefix + encode_key(key), stamped))
         gone, emptied = self._gone, self._emptied
         self._dirty, self._gone, self._emptied = [], [], []
         self.entry_bytes = entry_bytes(changes, self.entry_bytes)
         return Cut([*gone, *changes], {self.family: [*emptied, *changes]})
 
-    def _entries_held(self) -> int:
-        return sum(map(len, self._open.values()))
-
     def held(self) -> int:
         """Return about how many bytes of memory the entries take."""
-        return self._entries_held() * self.entry_bytes
+        return self._cells * self.entry_bytes
 
     def dirty(self) -> int:
         """Return about how many bytes the changes since the last cut take."""
@@ -363,8 +366,8 @@ class WindowPartition:
 
     def committed(self) -> None:
         """The last cut is in the store: bound the overlay again."""
-        excess = self._entries_held() - min(self.cache_entries, self.bytes_max // self.entry_bytes)
-        for start in sorted(self._open):
+        excess = self._cells - min(self.cache_entries, self.bytes_max // self.entry_bytes)
+        for start in sorted(self._open) if excess > 0 else ():
             if excess <= 0:
                 break
             window = self._open[start]
@@ -374,6 +377,7 @@ class WindowPartition:
             if clean:
                 window.complete = False
             excess -= len(clean)
+            self._cells -= len(clean)
 
 
 def stamped_codec(value_type: Any) -> Codec[tuple[int, Any]]:

@@ -17,6 +17,7 @@ COMMANDS = {
     "dev": "Run a broker for development until Ctrl-C.",
     "ingest": "Send a file's lines to a topic.",
     "replay": "Run an app over recorded records, without a broker.",
+    "topology": "Show how records go through an app.",
     "topics": "List and create topics.",
     "torture": "Kill the job's workers again and again, and check everything.",
     "worker": "Run an app's agents.",

@@ -1,4 +1,4 @@
-"""A stream joined with a table that is a topic."""
+"""A stream joined with a table that is a topic, versioned or not."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ def OUTPUTS(topology, config):  # noqa: N802
 
 def app_for(topology, config, **table_options):
     """Declare the app that stands for a topology."""
-    if config["params"]["versioned_history_ms"] is not None:
-        raise NotImplementedError("tables are not versioned")
+    history_ms = config["params"]["versioned_history_ms"]
+    if history_ms is not None:
+        table_options["history"] = history_ms / 1000
     app = new_app(topology, config)
     declare_join(app, topology.rpartition("_")[2], table_options)
     return app

@@ -231,6 +231,23 @@ def test_rows_of_several_partitions_meet_and_go_out_by_the_left_key():
         assert len(driver.table("sold-right")) == 12
 
 
+def test_a_method_of_the_stream_does_the_same():
+    app = App("viewed")
+    orders = app.topic("orders", value_type=Order, key_type=str, compacting=True)
+    products = app.topic("products", value_type=Product, key_type=str, compacting=True)
+    out = app.topic("out", value_type=str, key_type=str, compacting=True)
+    rows = app.stream(orders).table_join(products, on=Order.product)
+    rows.map(lambda row: row and row[1].name).to(out, name="tell")
+
+    with driver_of(app, 2, 3) as driver:
+        driver.pipe("products", key="p1", value=Product("n"), timestamp=1)
+        driver.pipe("orders", key="o", value=Order("p1"), timestamp=2)
+        assert table_of(driver) == {"o": "n"}
+        driver.pipe("products", key="p1", timestamp=3)
+        assert [each.value for each in driver.read("out")] == [None]
+        assert "viewed-tell-table-join-products-answers" in driver.broker.counts
+
+
 updates = st.lists(
     st.one_of(
         st.tuples(

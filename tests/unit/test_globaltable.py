@@ -63,6 +63,27 @@ def test_what_was_there_before_the_start_is_found_by_the_first_event():
         assert [each.value for each in driver.read("out")] == [f"n{n}" for n in range(20)]
 
 
+@pytest.mark.parametrize("how", ["inner", "left"])
+def test_a_stream_joins_it_by_any_key(how):
+    app = App("joined")
+    orders = app.topic("orders", value_type=Order, key_type=str, compacting=True)
+    source = app.topic("countries", value_type=Country, key_type=str, compacting=True)
+    out = app.topic("out", value_type=str, key_type=str)
+    countries = app.GlobalTable("atlas", source=source)
+
+    @app.agent(orders, sink=[out])
+    async def name(stream):
+        async for order, country in stream.join(countries, on="country", how=how):
+            yield f"{order.country} {country.name if country else '?'}"
+
+    with driver_of(app) as driver:
+        settle_in(driver, de="Germany")
+        driver.pipe("orders", key="tombstone")
+        assert order(driver, "de") == ["de Germany"]
+        assert order(driver, "fr") == (["fr ?"] if how == "left" else [])
+        assert app.topology().parts[0].tables == ()
+
+
 def test_changes_and_deletions_are_seen():
     with driver_of(declared()) as driver:
         settle_in(driver, de="Germany")

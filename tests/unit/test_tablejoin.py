@@ -149,6 +149,34 @@ def test_an_agent_gets_pairs_and_none_for_a_row_that_is_gone(partitions):
         assert driver.table("homes") == [(b"p1", (None, Address("Rome")))]
 
 
+@pytest.mark.parametrize("form", ["view", "chain"])
+def test_a_method_of_the_stream_does_the_same(form):
+    app = App("viewed")
+    people = app.topic("people", value_type=Person, key_type=str, compacting=True)
+    addresses = app.topic("addresses", value_type=Address, key_type=str, compacting=True)
+    out = app.topic("out", value_type=str, key_type=str, compacting=True)
+
+    def text(row):
+        return row and f"{row[0].name} of {row[1].city if row[1] else '?'}"
+
+    if form == "chain":
+        app.stream(people).table_join(addresses, how="left").map(text).to(out, name="tell")
+    else:
+
+        @app.agent(people, sink=[out])
+        async def tell(stream):
+            async for row in stream.table_join(addresses, how="left"):
+                yield text(row)
+
+    with Driver(app, partitions=3) as driver:
+        driver.pipe("people", key="p1", value=Person("Ann"), timestamp=5)
+        driver.pipe("addresses", key="p1", value=Address("Rome"), timestamp=3)
+        driver.pipe("people", key="p1", timestamp=8)
+        rows = [(each.key, each.value, each.timestamp) for each in driver.read("out")]
+        assert rows == [("p1", "Ann of ?", 5), ("p1", "Ann of Rome", 5), ("p1", None, 8)]
+        assert len(driver.table("tell-table-join-addresses")) == 1
+
+
 def test_a_table_that_is_a_topic_can_be_a_side_too():
     app = App("tabled")
     topics = [app.topic(n, value_type=Person, key_type=str, compacting=True) for n in "ab"]
