@@ -187,6 +187,26 @@ def test_a_late_tombstone_stays_one():
         assert [(row.key, row.value) for row in driver.read("late")] == [("b", None)]
 
 
+def test_what_a_join_made_and_is_late_is_sent_as_the_late_topic_encodes_it():
+    """There are no bytes that it came in; its time is the join's."""
+    app = App("joined")
+    left, right = app.topic("left", key_type=str), app.topic("right", key_type=str)
+    late = app.topic("late", key_type=str)
+    pairs = app.Table("pairs", default=int, key_type=str).tumbling(10, late=late)
+
+    @app.agent(left)
+    async def count(stream):
+        async for key, _ in stream.join(right, within=5, grace=200).items():
+            pairs[key] += 1
+
+    with Driver(app) as driver:
+        for ms in (100_000, 1_000):
+            driver.pipe("left", key="a", value={"l": ms}, timestamp=ms)
+            driver.pipe("right", key="a", value={"r": ms}, timestamp=ms + 1)
+        rows = [(row.key, row.value, row.timestamp) for row in driver.read("late")]
+        assert rows == [("a", [{"l": 1_000}, {"r": 1_000}], 1_001)]
+
+
 def test_without_a_late_topic_there_is_none_to_read():
     _, counts = make("tumbling")
     with pytest.raises(ConfigError, match="'table' keeps no late events: declare it with late="):
