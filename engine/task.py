@@ -230,7 +230,9 @@ class Task:
 
     def _look_idle(self, idle: Idle) -> None:
         """Let windows close by the clock, if it is input that is lacking and nothing else."""
-        if not all(each.caught_up() and not each.queue for each in self.inbox.inputs.values()):
+        inputs = self.inbox.inputs.values()
+        caught_up = all(each.caught_up() and not each.queue for each in inputs)
+        if not caught_up or any(runner.feed.holding for runner in self._runners):
             idle.touched()
         idle.look()
 

@@ -258,6 +258,29 @@ def test_input_ends_the_silence():
         assert rows(driver) == [("a", 10, 0, 10_000)]
 
 
+def test_events_that_a_take_holds_back_are_no_silence():
+    """They are input that the table has still to get."""
+    app = App("taken")
+    clicks = app.topic("clicks", contract=Contract.of("clicks", Click, event_time="at"))
+    late, out = app.topic("late", contract=clicks.contract), app.topic("counts", value_type=int)
+    counts = app.Table("table", default=int, key_type=str).tumbling(
+        10, idle=30, late=late, sink=out
+    )
+
+    @app.agent(clicks)
+    async def count(stream):
+        async for chunk in stream.take(2, within=45):
+            counts["a"] += len(chunk)
+
+    with Driver(app) as driver:
+        for seconds in (1, 2, 3):
+            click(driver, seconds)
+        driver.advance(50)
+        assert driver.read("late") == driver.read("counts") == []
+        driver.advance(60)
+        assert [row.value for row in driver.read("counts")] == [3]
+
+
 def test_time_that_has_passed_in_silence_is_committed_with_its_results():
     """A crash in between undoes both, or neither: the window comes out once."""
     app, _ = make("tumbling", idle=30, late=True)
