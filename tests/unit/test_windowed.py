@@ -196,8 +196,8 @@ def test_what_a_join_made_and_is_late_is_sent_as_the_late_topic_encodes_it():
 
     @app.agent(left)
     async def count(stream):
-        async for key, _ in stream.join(right, within=5, grace=200).items():
-            pairs[key] += 1
+        async for _ in stream.join(right, within=5, grace=200):
+            pairs["a"] += 1
 
     with Driver(app) as driver:
         for ms in (100_000, 1_000):
