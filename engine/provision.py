@@ -71,6 +71,9 @@ async def _create_moves(topology: Topology, admin: Admin) -> None:
 
 async def _create_between(topology: Topology, admin: Admin) -> None:
     """Create the other internal inputs: as many partitions as what they are read with has."""
+    moved = {n.moved.name for part in topology.parts for n in part.nodes if n.moved is not None}
+    if not any(t.internal and name not in moved for name, t in topology.inputs.items()):
+        return  # most apps have none: no questions asked
     known = await admin.partitions(list(topology.inputs))
     for part in topology.parts:
         widths = [known[topic.name] for topic in part.inputs if topic.name in known]
