@@ -255,6 +255,11 @@ class Feed:
         held = {tp: (first, self._done.get(tp, first + 1) - 1) for tp, first in self._hold.items()}
         return {**held, run.tp: (self._hold.get(run.tp, last), last)}
 
+    @property
+    def holding(self) -> bool:
+        """Whether a view keeps events back that the agent has not seen."""
+        return bool(self._hold)
+
     def alone(self) -> bool:
         """Say whether the event in hand must not share a chunk with the next one."""
         run = self.context.run

@@ -226,8 +226,8 @@ class Task:
         batch = self.inbox.next(min(limit, PIECE_RECORDS)) if limit > 0 else None
         if batch is None:
             if self._idle is not None and self._idle.due:
-                inputs = self.inbox.inputs.values()
-                self._idle.look(silent=all(each.caught_up() and not each.queue for each in inputs))
+                held = any(runner.feed.holding for runner in self._runners)
+                self._idle.look(silent=self.inbox.drained() and not held)
             return 0
         before = stages.switch("decode")
         piece = self._decode(batch)

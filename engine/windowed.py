@@ -86,8 +86,8 @@ def sliding(
     windows = Sliding(milliseconds(size), patience_ms(grace, delay))
     if windows.size_ms <= 0:
         raise ConfigError(f"table {table.name!r}: a window needs 0 < size")
-    if "every" in options:
-        raise ConfigError(f"table {table.name!r}: every= is for tumbling and hopping windows")
+    for option in {"every", "retention"} & options.keys():
+        raise ConfigError(f"table {table.name!r}: {option}= is for tumbling and hopping windows")
     return WindowedTable(table, windows, **options)
 
 
@@ -102,6 +102,7 @@ class WindowedTable(TableHandle):
         into: makes the result record of (key, window, value).
         every: with ``final``: show what the open windows hold whenever stream time passes a
             multiple of so many seconds.
+        retention: for so many seconds after its close a window can be read, by ``at``.
         late: the topic for events that come too late, as they came (:attr:`late`).
         idle: without input for so many seconds, stream time moves on with the wall clock
             (:mod:`engine.idle`).
@@ -119,6 +120,7 @@ class WindowedTable(TableHandle):
         emit: Emission = "final",
         into: Callable[[Any, Window, Any], Any] | None = None,
         every: Any = 0,
+        retention: Any = 0,
         late: Topic | None = None,
         idle: Any = 0,
         expires: Any = None,
@@ -135,6 +137,7 @@ class WindowedTable(TableHandle):
             raise ConfigError(f"table {table.name!r} is a topic and cannot be windowed")
         self.windows = windows
         self.every_ms = milliseconds(every)
+        self.retention_ms = milliseconds(retention)
         self.late_topic = late
         self.idle_ms = milliseconds(idle)
         if self.every_ms and (sink is None or emit != "final"):
@@ -156,7 +159,7 @@ class WindowedTable(TableHandle):
         }
         if isinstance(self.windows, Sliding):
             return SlidingPartition(self.name, store, windows=self.windows, **options)
-        options["every_ms"] = self.every_ms
+        options |= {"every_ms": self.every_ms, "retention_ms": self.retention_ms}
         return WindowPartition(self.name, store, windows=self.windows, **options)
 
     def restored(self, changes: list[Change]) -> dict[str, list[Change]]:
@@ -215,6 +218,13 @@ class WindowSet(msgspec.Struct, gc=False, eq=False):
     def now(self) -> Any:
         """Return the value in the latest window of the stream's time, or the table's default."""
         return self.partition.value(self.key, self.partition.stream_time)
+
+    def at(self, time_ms: int) -> Any:
+        """Return the value in the latest window of a time (ms), or the table's default.
+
+        Closed windows can be read for as long as the table's ``retention`` says.
+        """
+        return self.partition.value(self.key, time_ms)
 
     def value(self) -> Any:
         """Return what :meth:`current` does (Faust's name)."""
