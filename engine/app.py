@@ -27,6 +27,7 @@ from engine.globaltable import GlobalTable
 from engine.joins import StreamJoin
 from engine.kafka import kafka_edges
 from engine.loop import Engine
+from engine.matcher import Matcher
 from engine.operator import Operator
 from engine.partitioner import Partitioner
 from engine.policy import OnError
@@ -41,6 +42,7 @@ from engine.windowed import SessionTable
 
 if TYPE_CHECKING:
     from engine.config import Config
+    from engine.pattern import Pattern
 
 
 class App(faust.App):
@@ -305,6 +307,14 @@ class App(faust.App):
         joined.name_topics(self._app_id)
         self._declare(joined)
         return joined
+
+    def Match(  # noqa: N802
+        self, name: str, topic: Topic, pattern: Pattern[Any], **options: Any
+    ) -> Matcher:
+        """Declare a pattern on a topic: see :class:`engine.matcher.Matcher`."""
+        matcher = Matcher(name, topic, pattern, **options)
+        self._declare(matcher)
+        return matcher
 
     def Join(self, name: str, left: Topic, right: Topic, **options: Any) -> StreamJoin:  # noqa: N802
         """Declare a join of two topics: see :class:`engine.joins.StreamJoin`."""

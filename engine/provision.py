@@ -53,11 +53,17 @@ async def _create_inputs(topology: Topology, admin: Admin) -> None:
 
 
 async def _create_moves(topology: Topology, admin: Admin) -> None:
-    """Create the topics of ``group_by``: as many partitions as what flows into them."""
+    """Create the topics of ``group_by``: as many partitions as what they are joined with has.
+
+    What is joined with nothing has as many as what flows into it.
+    """
+    readers = {topic.name: part.inputs for part in topology.parts for topic in part.inputs}
     for part in topology.parts:
         for node in part.nodes:
             if node.stage == "before" and node.moved is not None:
-                widths = await admin.partitions([topic.name for topic in node.inputs])
+                beside = [topic for topic in readers[node.moved.name] if not topic.internal]
+                like = beside or node.inputs
+                widths = await admin.partitions([topic.name for topic in like])
                 if node.moved.internal:
                     node.moved.sized(max(widths.values()))
                 await admin.create([node.moved])

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from engine import cpu
 from engine.ahead import Ahead, AsyncCalls, Calls
 from engine.errors import ConfigError
+from engine.event import Event, event_in_hand
 from engine.feed import TICK, Feed
 from engine.foreignkey import table_join_with
 from engine.joins import operator_of, pairs_with
 from engine.lookup import LookupCalls
+from engine.matcher import Matcher
 from engine.move import Move, NotMoved, key_function, key_name
 from engine.operator import results
 
 if TYPE_CHECKING:
     from engine.operator import Make, Operator
-    from engine.record import Headers
+    from engine.pattern import Pattern
     from engine.table import Seconds, Table
     from engine.topic import Topic
 
@@ -30,18 +32,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 U = TypeVar("U")
 V = TypeVar("V")
-
-
-class Event(NamedTuple):
-    """An event with what came with it (``stream.events()``)."""
-
-    key: Any
-    value: Any
-    headers: Headers
-    timestamp: float
-    topic: str
-    partition: int
-    offset: int
 
 
 class Stream(Generic[T]):
@@ -96,12 +86,7 @@ class Stream(Generic[T]):
         return self._view(source)
 
     def _event(self, value: Any) -> Event:
-        run, i = self._feed.context.run, self._feed.context.index
-        assert run is not None
-        return Event(
-            self._key(), value, run.headers[i], run.timestamps[i] / 1000,
-            run.tp.topic, run.tp.partition, run.offsets[i],
-        )  # fmt: skip
+        return event_in_hand(self._feed.context, self._key(), value)
 
     def enumerate(self, start: int = 0) -> Stream[tuple[int, T]]:
         """Yield (number, value)."""
@@ -317,7 +302,7 @@ class Stream(Generic[T]):
         fn: Callable[[Any], Awaitable[U]],
         *,
         on: Any = None,
-        ttl: float = 60.0,
+        ttl: Seconds = 60,
         size: int = 10_000,
         concurrency: int = 100,
         timeout: float | None = None,
@@ -331,7 +316,7 @@ class Stream(Generic[T]):
         Args:
             fn: a coroutine function of the key, which must be hashable.
             on: the key: a field, its name or a function of the value; None: the record's key.
-            ttl: so many seconds an answer counts, from when it came; 0: answers are not kept.
+            ttl: how long an answer counts, from when it came (s); 0: answers are not kept.
             size: so many answers are kept in each task; the least recently used go first.
             concurrency, timeout: as in :meth:`map_async`.
 
@@ -376,6 +361,19 @@ class Stream(Generic[T]):
         view = self._view(source)
         view.marked = True
         return view
+
+    def match(self, pattern: Pattern[Any], *, name: str = "match", **options: Any) -> Stream[Any]:
+        """Yield the matches of a pattern in the events, key by key.
+
+        Args:
+            name: tells it from other operators of the agent, and names its state.
+            options: ``delay``, ``timeouts`` and others: see :class:`engine.matcher.Matcher`.
+        """
+
+        def make(whole_name: str, topic: Topic) -> Operator:
+            return Matcher(whole_name, topic, pattern, **options)
+
+        return self._operate(name, make)
 
     def apply(self, operator: Operator) -> Stream[Any]:
         """Yield what an operator makes of the events; see :mod:`engine.operator`.
