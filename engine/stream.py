@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from engine import cpu
 from engine.ahead import Ahead, AsyncCalls, Calls
+from engine.chunks import chunks
 from engine.errors import ConfigError
 from engine.event import Event, event_in_hand
 from engine.feed import TICK, Feed
@@ -222,35 +223,12 @@ class Stream(Generic[T]):
         Events in the buffer are not done: after a crash they come again. Those of a list on which
         the agent raises come one by one in the end, to find out which it is.
         """
-
-        async def source() -> AsyncIterator[Any]:
-            feed = self._feed
-            if feed.handed_over:  # the loop was left with a chunk in hand: that is done
-                feed.release()
-            taken: list[Any] = []
-            async for value in self._source():
-                if value is not TICK:
-                    if not taken and within is not None:
-                        feed.tick_in(within * 1000)
-                    feed.hold()
-                    taken.append(value)
-                    if len(taken) < max_ and not (feed.singly and feed.alone()):
-                        continue
-                elif not feed.overdue:
-                    continue
-                feed.no_tick()
-                if taken:
-                    chunk, taken = taken, []
-                    feed.handed_over = True
-                    yield chunk
-                    feed.release()
-
         if self.operated:
             raise ConfigError(
                 "take() behind a join of streams or a pattern would hold back events that their "
                 "state has counted already: yield to a topic, and take() from that"
             )
-        view = self._view(source)
+        view = self._view(lambda: chunks(self._feed, self._source(), max_, within))
         view.chunked = True
         return view
 

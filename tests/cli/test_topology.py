@@ -53,7 +53,7 @@ def shop() -> App:
     totals = app.Table("totals", default=int)
     daily = app.Table("daily", default=int).hopping(3600, 60, sink=topic["audit"])
     paid = StreamJoin("paid", [topic["orders"], topic["payments"]], uses=[customers])
-    app._declare(paid)
+    app.declare(paid)
 
     def notify(_):
         pass
