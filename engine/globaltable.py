@@ -167,9 +167,10 @@ class World:
         if not self._handles:
             return
         async with self._turn:
-            if self._edges.clock.elapsed_ms() - self._counted_ms > 1000 * COUNT_S:
-                await self._count()
             began_ms = self._edges.clock.now_ms()
+            counting = self._edges.clock.elapsed_ms() - self._counted_ms > 1000 * COUNT_S
+            if counting:
+                await self._count()
             bounds = await self._edges.log.bounds(list(self._at), stable=True)
             for tp, (first, end) in bounds.items():
                 if self._misfits(tp, first, end):
@@ -178,7 +179,7 @@ class World:
                         f"at {self._at[tp]}: the topic was created anew, or has lost records. "
                         "Restart the worker, which reads it anew"
                     )
-            if await self._read_to(bounds):
+            if await self._read_to(bounds) or counting:
                 self._store.write({META: [incarnation.current(began_ms)]})
 
     async def _read_to(self, bounds: dict[TP, tuple[int, int]]) -> int:

@@ -183,7 +183,8 @@ class Stream(Generic[T]):
             ConfigError: these do not go together.
         """
         if on is not None and not getattr(other, "is_global", False):
-            return self.group_by(on).join(other, how=how, **times)  # type: ignore[call-overload, no-any-return]
+            name = f"join-{other.name}" if inspect.isroutine(on) else None
+            return self.group_by(on, name=name).join(other, how=how, **times)  # type: ignore[call-overload, no-any-return]
         wanted = operator_of(other, how=how, **times)
         if wanted is not None:
             return self._operate(*wanted)

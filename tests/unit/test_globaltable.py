@@ -184,6 +184,17 @@ def test_a_store_that_is_too_old_for_its_topics_tombstones_is_read_anew():
         assert [order(driver, key) for key in ("de", "fr")] == [["Germany"], ["?"]]
 
 
+def test_a_topic_that_is_silent_for_days_is_not_read_again():
+    with driver_of(declared()) as driver:
+        settle_in(driver, de="Germany")
+        driver.broker.stores["global"].write({"atlas": [(b"fr", b'{"name":"kept"}')]})
+        for _ in range(3):
+            driver.advance(40_000)
+        driver.crash()
+        driver.restart()
+        assert order(driver, "fr") == ["kept"]
+
+
 def test_it_takes_no_part_in_what_must_be_co_partitioned_and_is_in_the_topology():
     topology = declared().topology()
     assert [topic.name for topic in topology.parts[0].inputs] == ["orders"]
@@ -199,6 +210,9 @@ def test_it_is_read_only_and_for_agents():
         atlas["de"] = Country("Germany")
     with pytest.raises(ContextError, match="inside an agent"):
         atlas.get("de")
+    with pytest.raises(ConfigError, match="history"):
+        app.stream("orders").join(atlas, on="country", grace=5).to(name="late")
+        app.topology()
     with pytest.raises(ConfigError, match="needs source="):
         app.GlobalTable("nothing")
     with pytest.raises(ConfigError, match="would be the same global table"):
