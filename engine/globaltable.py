@@ -26,7 +26,7 @@ from tables.globaltable import GlobalPartition
 from tables.store import META
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from engine.edges import Edges
     from engine.metrics import Metrics
@@ -232,6 +232,14 @@ class World:
                     f"the global tables' store cannot be read and was emptied ({error}): restart "
                     "the worker, which reads them anew"
                 ) from error
+
+    def refuse(self, anew: Collection[str]) -> None:
+        """Raise a ConfigError if a table's topic is among those that were created anew."""
+        for name in sorted(self._owners.keys() & set(anew)):
+            raise ConfigError(
+                f"topic {name} of global table {self._owners[name].name!r} was created anew: "
+                "restart the worker, which reads it anew"
+            )
 
     def raise_failed(self) -> None:
         """Raise what ended the following, if anything has."""

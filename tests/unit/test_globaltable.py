@@ -163,12 +163,20 @@ def test_a_topic_that_was_created_anew_while_nobody_looked_is_read_anew(told):
         assert [order(driver, key) for key in ("de", "es")] == [["?"], ["Spain"]]
 
 
-def test_a_topic_that_is_created_anew_meanwhile_ends_the_worker():
-    with driver_of(declared()) as driver:
+@pytest.mark.parametrize("told", ["id", "offsets"])
+def test_a_topic_that_is_created_anew_meanwhile_ends_the_worker(told):
+    driver = driver_of(declared())
+    driver.broker.ids["countries"] = "one"
+    with driver:
         settle_in(driver, de="Germany", fr="France", it="Italy")
         replace(driver)
-        with pytest.raises(ConfigError, match="Restart the worker, which reads it anew"):
-            driver.settle()
+        if told == "id":
+            driver.broker.ids["countries"] = "other"
+            for number in range(9 * 5):  # as many records as before, and more
+                driver.broker.produce("countries", b"x", None, 0, partition=number % 5)
+        with pytest.raises(ConfigError, match="estart the worker, which reads it anew"):
+            driver.advance(6)
+            driver.advance(6)
         driver.crash()
         driver.restart()
         assert [order(driver, key) for key in ("de", "es")] == [["?"], ["Spain"]]
