@@ -59,6 +59,13 @@ class GlobalTable(Table[K, V]):
         self, name: str, *, source: Topic, cache_entries: int = 100_000, **options: Any
     ) -> None:
         super().__init__(name, source=source, cache_entries=cache_entries, **options)
+        of_topic = {"key_type": self.key_type, "value_type": self.value_type}
+        for what, kind in of_topic.items():
+            if options.get(what, kind) is not kind:
+                raise ConfigError(
+                    f"global table {name!r}: {what} is {kind} on topic {source.name}, and not "
+                    f"{options[what]}: leave it out, or say what the topic's contract says"
+                )
 
     def _here(self) -> Any:
         try:

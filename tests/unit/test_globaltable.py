@@ -221,6 +221,8 @@ def test_it_is_read_only_and_for_agents():
     with pytest.raises(ConfigError, match="history"):
         app.stream("orders").join(atlas, on="country", grace=5).to(name="late")
         app.topology()
+    with pytest.raises(ConfigError, match=r"value_type is .*Country.* and not"):
+        app.GlobalTable("other", source=app.topic("more", value_type=Country), value_type=Order)
     with pytest.raises(ConfigError, match="needs source="):
         app.GlobalTable("nothing")
     with pytest.raises(ConfigError, match="would be the same global table"):
