@@ -34,7 +34,21 @@ class BeforeMove(Stream[Any]):
                     forward(value, move)
             yield  # pragma: no cover  (never reached: a feed does not end)
 
-        return Stream(self._feed, self._decode_key, source)
+        return Departed(self._feed, self._decode_key, source)
+
+
+class Departed(Stream[Any]):
+    """What lies behind the move, in the half before it: nothing comes there, so nothing is done."""
+
+    def _view(self, source: Any) -> Stream[Any]:
+        return self
+
+    def apply(self, operator: Operator) -> Stream[Any]:
+        """Do nothing: the other half applies it."""
+        return self
+
+    def _operate(self, name: str, make: Make) -> Stream[Any]:
+        return self
 
 
 class AfterMove(Stream[Any]):

@@ -22,6 +22,7 @@ async def provide(topology: Topology, admin: Admin) -> tuple[Topology, dict[str,
     """
     await _create_inputs(topology, admin)
     await _create_moves(topology, admin)
+    await _create_between(topology, admin)
     topology = topology.measured(await admin.partitions(list(topology.inputs)))
     internal = []
     for part in topology.parts:
@@ -52,14 +53,30 @@ async def _create_inputs(topology: Topology, admin: Admin) -> None:
 
 
 async def _create_moves(topology: Topology, admin: Admin) -> None:
-    """Create the topics of ``group_by``: as many partitions as what flows into them."""
+    """Create the topics of ``group_by``: as many partitions as what they are joined with has.
+
+    What is joined with nothing has as many as what flows into it.
+    """
+    readers = {topic.name: part.inputs for part in topology.parts for topic in part.inputs}
     for part in topology.parts:
         for node in part.nodes:
             if node.stage == "before" and node.moved is not None:
-                widths = await admin.partitions([topic.name for topic in node.inputs])
+                beside = [topic for topic in readers[node.moved.name] if not topic.internal]
+                like = beside or node.inputs
+                widths = await admin.partitions([topic.name for topic in like])
                 if node.moved.internal:
                     node.moved.sized(max(widths.values()))
                 await admin.create([node.moved])
+
+
+async def _create_between(topology: Topology, admin: Admin) -> None:
+    """Create the other internal inputs: as many partitions as what they are read with has."""
+    known = await admin.partitions(list(topology.inputs))
+    for part in topology.parts:
+        widths = [known[topic.name] for topic in part.inputs if topic.name in known]
+        missing = [topic for topic in part.inputs if topic.internal and topic.name not in known]
+        if widths:
+            await admin.create([topic.sized(max(widths)) for topic in missing])
 
 
 def _check_changelog(name: str, width: int, partitions: dict[str, int]) -> None:
