@@ -19,6 +19,7 @@ from zlib import crc32
 import msgspec
 
 from tables.match import Late, Match, Timeout
+from tables.nfa import Sieve
 from tables.operator import Result
 from tables.partials import NEVER, Partials, Skip
 from tables.runs import Complete, Held, Link, Run
@@ -83,8 +84,8 @@ class PatternPartition:
     """
 
     __slots__ = (
-        "_complete", "_dirty", "_flying", "_lag", "_live", "_plan", "_store", "_timers", "_value",
-        "bytes_max", "cache_entries", "dropped", "entry_bytes", "family", "late_events",
+        "_complete", "_dirty", "_flying", "_lag", "_live", "_plan", "_sieve", "_store", "_timers",
+        "_value", "bytes_max", "cache_entries", "dropped", "entry_bytes", "family", "late_events",
         "stream_time",
     )  # fmt: skip
 
@@ -105,6 +106,8 @@ class PatternPartition:
         self.late_events = 0
         self.dropped = 0
         self._lag = plan.delay_ms + 1
+        sieve = Sieve(plan.automaton, skips=plan.skip.to != "nothing")
+        self._sieve = sieve if sieve.usable else None
         self._plan = plan
         self._store = store
         self._value = value
@@ -138,6 +141,8 @@ class PatternPartition:
         if ts <= self.stream_time - self._lag:
             self.late_events += 1
             return (Result(key, ts, Late(self._plan.name, ts, value)),) if self._plan.late else ()
+        if self._sieve is not None and self._sieve.holds_back(value):
+            return ()
         partials = self._live.get(key)
         if partials is None:
             partials = self._load(key)

@@ -277,6 +277,18 @@ def test_of_many_partial_matches_only_what_has_changed_is_written():
     assert len(partition.cut().changelog) == 1
 
 
+def test_events_that_mean_nothing_to_a_pattern_are_not_kept():
+    partition = opened(BOUGHT)
+    for ts in range(9):
+        partition.step(0, b"k", ts, Action("look"))
+    assert partition.cut().changelog == []
+    strict = opened(A.next("b").where(kind("b")))
+    strict.step(0, b"k", 1, Action("a"))
+    strict.step(0, b"k", 2, Action("look"))  # it ends the partial match
+    assert len(strict.step(0, b"k", 3, Action("b"))) == 0
+    assert strict.close_all() == []
+
+
 def test_stored_partial_matches_of_another_pattern_are_refused():
     store = MemoryStore()
     partition = opened(BOUGHT, store)
