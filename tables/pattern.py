@@ -79,13 +79,13 @@ class PatternPartition:
     """The partial matches of one partition. Not safe for threads; never awaits.
 
     Attributes:
-        late_events: how many events came after the watermark.
+        late: how many events came after the watermark.
         dropped: how many partial matches were dropped because their key had too many.
     """
 
     __slots__ = (
         "_complete", "_dirty", "_flying", "_lag", "_live", "_plan", "_sieve", "_store", "_timers",
-        "_value", "bytes_max", "cache_entries", "dropped", "entry_bytes", "family", "late_events",
+        "_value", "bytes_max", "cache_entries", "dropped", "entry_bytes", "family", "late",
         "stream_time",
     )  # fmt: skip
 
@@ -103,7 +103,7 @@ class PatternPartition:
         self.bytes_max = 1 << 62
         self.entry_bytes = ENTRY_BYTES
         self.stream_time = NO_TIME
-        self.late_events = 0
+        self.late = 0
         self.dropped = 0
         self._lag = plan.delay_ms + 1
         sieve = Sieve(plan.automaton, skips=plan.skip.to != "nothing")
@@ -139,7 +139,7 @@ class PatternPartition:
     def hold(self, key: bytes, ts: int, value: Any) -> Sequence[Result]:
         """Let an event wait for its time. One that is late is the result, where that was asked."""
         if ts <= self.stream_time - self._lag:
-            self.late_events += 1
+            self.late += 1
             return (Result(key, ts, Late(self._plan.name, ts, value)),) if self._plan.late else ()
         if self._sieve is not None and self._sieve.holds_back(value):
             return ()

@@ -102,6 +102,17 @@ def test_matches_timeouts_and_late_events_come_with_their_own_key_and_time(view,
     ]
 
 
+def test_late_events_and_dropped_partial_matches_are_counted():
+    with Driver(declared("channel", limit=1)) as driver:
+        for what, ts in (("login", 1), ("login", 2), ("login", 3), ("look", 9), ("login", 4)):
+            driver.pipe("actions", key="ann", value=Action(what), timestamp=ts)
+        engine = driver._engine
+        engine._health.look(engine.checkpoint, engine.assignment, now=True)
+        text = engine.metrics.text().decode()
+    assert 'headrace_late_records{table="bought"} 1.0' in text
+    assert 'headrace_partial_matches_dropped{table="bought"} 2.0' in text
+
+
 def test_without_a_key_or_a_value_an_event_is_none():
     partition = opened(BOUGHT)
     assert partition.step(0, None, 1, Action("login")) == ()
