@@ -288,6 +288,21 @@ def test_of_many_partial_matches_only_what_has_changed_is_written():
     assert len(partition.cut().changelog) == 1
 
 
+def test_memory_is_counted_by_what_keys_hold_and_given_back():
+    store = MemoryStore()
+    partition = opened(BOUGHT, store)
+    partition.cache_entries = 1
+    for key, count in ((b"much", 500), (b"little", 1)):
+        for _ in range(count):
+            partition.step(0, key, 1, Action("login"))
+    partition.advance(2)
+    store.write(partition.cut().store)
+    assert partition.held() > 500 * 3 * 300
+    partition.committed()
+    assert partition.held() < 2_000  # only the little one is left
+    assert len(partition.items()) == 501
+
+
 def test_events_that_mean_nothing_to_a_pattern_are_not_kept():
     partition = opened(BOUGHT)
     for ts in range(9):
