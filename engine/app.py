@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import faust
 import msgspec
@@ -20,29 +20,26 @@ from engine import faustnames, memory
 from engine.agent import Agent
 from engine.chain import Chain
 from engine.contracts.contract import Contract
+from engine.declarations import Declarations
 from engine.errors import ConfigError
 from engine.faustrecord import contract_of
-from engine.joins import StreamJoin
 from engine.kafka import kafka_edges
 from engine.loop import Engine
-from engine.matcher import Matcher
 from engine.operator import Operator
 from engine.partitioner import Partitioner
 from engine.policy import OnError
 from engine.security import hidden
 from engine.service import Boot, EngineService
-from engine.table import K, Seconds, Table, TableHandle, V
+from engine.table import TableHandle
+from engine.timers import Punctuator
 from engine.topic import Topic, TopicConfig
 from engine.topology import Topology, build
-from engine.versioned import VersionedTable
-from engine.windowed import SessionTable
 
 if TYPE_CHECKING:
     from engine.config import Config
-    from engine.pattern import Pattern
 
 
-class App(faust.App):
+class App(Declarations, faust.App):  # type: ignore[misc]
     """An app: what its worker processes do. Takes Faust's settings and ours.
 
     Args:
@@ -64,6 +61,7 @@ class App(faust.App):
         self.declared_agents: list[Agent] = []
         self.declared_tables: dict[str, TableHandle] = {}
         self.declared_topics: dict[str, Topic] = {}
+        self.declared_punctuators: list[Punctuator] = []
         self.timers: list[tuple[int, Callable[[], Any]]] = []
         self._engine: Engine | None = None
         self._engine_service: EngineService | None = None
@@ -224,73 +222,6 @@ class App(faust.App):
         """
         return Chain(self, channel)
 
-    # -- tables ------------------------------------------------------------------------------
-
-    @overload  # type: ignore[override]
-    def Table(
-        self, name: str | None = None, *, history: Seconds, **options: Any
-    ) -> VersionedTable[Any, Any]: ...
-
-    @overload
-    def Table(
-        self, name: str | None = None, *, key_type: type[K], value_type: type[V], **options: Any
-    ) -> Table[K, V]: ...
-
-    @overload
-    def Table(self, name: str | None = None, **options: Any) -> Table[Any, Any]: ...
-
-    def Table(  # noqa: N802
-        self, name: str | None = None, **options: Any
-    ) -> Table[Any, Any]:
-        """Declare a keyed table: see :class:`engine.table.Table`.
-
-        With ``history=`` (seconds) it is an :class:`engine.versioned.VersionedTable`.
-
-        Args:
-            name: may be left out of a table that is a topic (``source=``): it is the topic's.
-        """
-        if name is None:
-            if "source" not in options:
-                raise ConfigError("app.Table() needs a name")
-            name = options["source"].name
-        for option in [option for option in options if option in faustnames.IGNORED]:
-            del options[option]
-        table: Table[Any, Any] = (
-            VersionedTable(name, **options)
-            if "history" in options
-            else _Declaring(self, name, **options)
-        )
-        self._declare(table)
-        return table
-
-    table = Table
-
-    def SessionTable(self, name: str, **options: Any) -> SessionTable:  # noqa: N802
-        """Declare a table of sessions: see :class:`engine.windowed.SessionTable`."""
-        table = SessionTable(name, **options)
-        self._declare(table)
-        return table
-
-    def Match(  # noqa: N802
-        self, name: str, topic: Topic, pattern: Pattern[Any], **options: Any
-    ) -> Matcher:
-        """Declare a pattern on a topic: see :class:`engine.matcher.Matcher`."""
-        matcher = Matcher(name, topic, pattern, **options)
-        self._declare(matcher)
-        return matcher
-
-    def Join(self, name: str, left: Topic, right: Topic, **options: Any) -> StreamJoin:  # noqa: N802
-        """Declare a join of two topics: see :class:`engine.joins.StreamJoin`."""
-        join = StreamJoin(name, left, right, **options)
-        self._declare(join)
-        return join
-
-    def _declare(self, table: TableHandle) -> None:
-        held = self.declared_tables.get(table.name)
-        if held is not None and table.kind != "window":
-            raise ConfigError(f"there are two tables named {table.name!r}")
-        self.declared_tables[table.name] = table
-
     # -- timers ------------------------------------------------------------------------------
 
     def timer(  # type: ignore[override]
@@ -306,6 +237,25 @@ class App(faust.App):
             return declare(fun)
 
         return note
+
+    def punctuate(
+        self, channel: Topic | None = None, **options: Any
+    ) -> Callable[[Callable[[int], Any]], Callable[[int], Any]]:
+        """Call a function of the time (ms) in each task, between two events, in its transactions.
+
+        Args:
+            channel: a topic: the tasks that read it call it. None: those with the tables it uses.
+            options: ``stream_time=`` or ``wall_clock=`` (s): :class:`engine.timers.Punctuator`.
+        """
+
+        def declare(fun: Callable[[int], Any]) -> Callable[[int], Any]:
+            made = Punctuator(fun, channel=channel, **options)
+            if any(made.name == other.name for other in self.declared_punctuators):
+                raise ConfigError(f"there are two punctuators named {made.name!r}: rename one")
+            self.declared_punctuators.append(made)
+            return fun
+
+        return declare
 
     def is_leader(self) -> bool:
         """Say whether this worker has the first partition: one worker of an app has."""
@@ -333,6 +283,7 @@ class App(faust.App):
             self.declared_agents,
             self.declared_tables.values(),
             self.declared_topics.values(),
+            self.declared_punctuators,
         )
 
     def attach(self, engine: Engine) -> None:
@@ -373,23 +324,3 @@ class App(faust.App):
         """Tell who asked to be told; there is no consumer or producer of Faust's to stop."""
         await self.on_before_shutdown.send()
         await self._maybe_close_http_client()
-
-
-class _Declaring(Table[Any, Any]):
-    """A table that tells its app when it becomes a windowed one."""
-
-    def __init__(self, app: App, name: str, **options: Any) -> None:
-        super().__init__(name, **options)
-        self._app = app
-
-    def hopping(self, size: Any, step: Any, **options: Any) -> Any:
-        """See :meth:`engine.table.Table.hopping`."""
-        windowed = super().hopping(size, step, **options)
-        self._app._declare(windowed)
-        return windowed
-
-    def sliding(self, size: Any, **options: Any) -> Any:
-        """See :meth:`engine.table.Table.sliding`."""
-        windowed = super().sliding(size, **options)
-        self._app._declare(windowed)
-        return windowed

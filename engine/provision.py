@@ -22,6 +22,7 @@ async def provide(topology: Topology, admin: Admin) -> tuple[Topology, dict[str,
     """
     await _create_inputs(topology, admin)
     await _create_moves(topology, admin)
+    await _create_between(topology, admin)
     topology = topology.measured(await admin.partitions(list(topology.inputs)))
     internal = []
     for part in topology.parts:
@@ -66,6 +67,18 @@ async def _create_moves(topology: Topology, admin: Admin) -> None:
                 if node.moved.internal:
                     node.moved.sized(max(widths.values()))
                 await admin.create([node.moved])
+
+
+async def _create_between(topology: Topology, admin: Admin) -> None:
+    """Create the other internal inputs: as many partitions as what they are read with has."""
+    moved = {node.moved for part in topology.parts for node in part.nodes}
+    for part in topology.parts:
+        internal = [each for each in part.inputs if each.internal and each not in moved]
+        if internal:
+            known = await admin.partitions([topic.name for topic in part.inputs])
+            widest = max(known.values(), default=0)
+            missing = [each for each in internal if widest and each.name not in known]
+            await admin.create([topic.sized(widest) for topic in missing])
 
 
 def _check_changelog(name: str, width: int, partitions: dict[str, int]) -> None:

@@ -42,7 +42,7 @@ def app_for(topology, config, **table_options):
     app = new_app(topology, config)
     events, watermark = topic(app, "in", partitions=1), topic(app, "watermark", partitions=1)
     found = Watermarked(events, watermark, pattern_for(config["params"]), table_options)
-    app._declare(found)
+    app.declare(found)
     outputs = {name: topic(app, name, partitions=1) for name in OUTPUTS(topology, config)}
 
     @app.agent(found)
