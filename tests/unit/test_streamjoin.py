@@ -369,6 +369,34 @@ def test_a_join_writes_each_record_once_and_deletes_it_once():
     assert max(map(written.count, written)) == 2
 
 
+class CountingStore(MemoryStore):
+    """Counts the entries that are read."""
+
+    def __init__(self):
+        super().__init__()
+        self.read = 0
+
+    def scan(self, family, start=b"", end=None, limit=None):
+        rows = super().scan(family, start, end, limit)
+        self.read += len(rows)
+        return rows
+
+
+def test_a_key_with_more_records_than_memory_takes_is_not_read_over_and_over():
+    """Its oldest leave; what is met is the end of it."""
+    store = CountingStore()
+    partition = joins(Reach(5, 5, 10**6), "outer", cache_entries=100)(store, None)
+    pairs = 0
+    for number in range(3_000):
+        pairs += sum(None not in row.value for row in partition.step(number % 2, b"a", number, 0))
+        if number % 50 == 49:
+            store.write(partition.cut().store)
+            partition.committed()
+            assert partition.held() <= 100 * partition.entry_bytes
+    assert pairs == 2_999 + 2_997 + 2_995  # 1, 3 and 5 apart
+    assert store.read < 1_000
+
+
 def test_memory_is_bounded_by_what_it_may_take():
     store = MemoryStore()
     partition = joins(Reach(10**6, 10**6, 0), "left", cache_entries=100)(store, None)

@@ -135,6 +135,31 @@ def test_memory_is_bounded_by_what_it_may_take():
     assert harness.partition.get_at("3", 702) == 3
 
 
+def test_a_key_with_a_long_history_leaves_memory_bit_by_bit():
+    """And it is right all the same, old updates and old questions included."""
+    brute, harness = Brute(500), TableHarness(500, cache_entries=20)
+    most = 0
+    for number in range(400):
+        late = number % 7 * 12 if number % 3 == 0 else 0
+        event = ("a", max(0, 3 * number - late), None if number % 11 == 0 else number)
+        brute.put(*event)
+        harness.feed(event)
+        harness.act("cut" if number % 2 else "land")
+        now = 3 * number
+        assert harness.partition.get("a") == brute.get("a")
+        if number % 2 == 0:
+            most = max(most, harness.partition.held() // harness.partition.entry_bytes)
+        if number % 20 == 0:
+            for ts in range(now - 510, now + 2, 7):
+                assert harness.partition.get_at("a", ts) == brute.get_at("a", ts)
+        if number % 90 == 0:
+            harness.commit()
+            harness.lose_disk()
+    assert harness.emitted == brute.newest
+    assert most < 400
+    assert len(harness.store.scan("t")) < 250  # what is out of history is gone
+
+
 class AsOfHarness(Harness):
     """An as-of join and its table; they are cut, committed and lost together."""
 
