@@ -151,7 +151,7 @@ class VersionedPartition:
             lane.values.insert(at, value)
             self._held += len(times) > 1  # an empty lane counts as one, too
         newest = at == len(times) - 1
-        if at > 0 or value is ABSENT or lane.since > NO_TIME:
+        if at > 0 or value is ABSENT:
             self._expire_later(lane, raw_key, ts)
         if not newest:
             self._expire_later(lane, raw_key, times[at + 1])

@@ -397,6 +397,31 @@ def test_a_key_with_more_records_than_memory_takes_is_not_read_over_and_over():
     assert store.read < 1_000
 
 
+@pytest.mark.parametrize("keys", [1, 20])
+def test_what_is_not_in_memory_is_dropped_from_the_store(keys):
+    reach = Reach(100, 60)
+    assert reach.stretch_ms == 20
+    harness = JoinHarness(reach, "left", cache_entries=10)
+    for ts in range(0, 3_000, 3):
+        harness.feed((ts // 3 % 2, b"%d" % (ts % keys), ts, "x"))
+        if ts % 5 == 0:
+            harness.commit()
+            kept = harness.store.scan("j")
+            assert len(kept) <= 2 + (reach.kept_ms + 2 * reach.stretch_ms + 20) // 3
+    tombstones = [key for key, raw in harness.log if raw is None]
+    assert len(tombstones) == len(set(tombstones))
+
+
+def test_records_of_one_time_may_be_half_in_memory():
+    harness = JoinHarness(Reach(10, 10), "inner", cache_entries=4)
+    for number in range(9):
+        harness.feed((LEFT, b"a", 5, number))
+    harness.commit()
+    assert 0 < harness.partition.held() < 9 * harness.partition.entry_bytes
+    harness.feed((RIGHT, b"a", 5, "right"))
+    assert [value[0] for _, _, value in harness.emitted] == list(range(9))
+
+
 def test_memory_is_bounded_by_what_it_may_take():
     store = MemoryStore()
     partition = joins(Reach(10**6, 10**6, 0), "left", cache_entries=100)(store, None)

@@ -108,3 +108,13 @@ def test_the_heap_is_bounded_by_default(count):
         timers.set(time * 7919 % count, b"k")
     assert len(timers._heap) <= 40_000
     assert timers.due(count) == [b"k"] * count
+
+
+def test_the_store_tells_of_all_timers_some_at_a_time():
+    store = MemoryStore()
+    timers = Timers("t", store, chunk=2)
+    Timers("tt", store).set(3, b"somebody else's")
+    for time in range(5):
+        timers.set(9 - time, b"%d" % time)
+    store.write({TIMERS: timers.cut()})
+    assert list(timers.stored()) == [[b"4", b"3"], [b"2", b"1"], [b"0"]]
