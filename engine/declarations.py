@@ -82,10 +82,29 @@ class Declarations:
         self.declare(matcher)
         return matcher
 
+    @overload
+    def GlobalTable(
+        self,
+        name: str,
+        *,
+        source: Topic,
+        key_type: type[K],
+        value_type: type[V],
+        cache_entries: int = ...,
+    ) -> GlobalTable[K, V]: ...
+
+    @overload  # not **options: a source of no known type would fit both
+    def GlobalTable(
+        self, name: str, *, source: Topic | None = None, cache_entries: int = ...
+    ) -> GlobalTable[Any, Any]: ...
+
     def GlobalTable(  # noqa: N802
         self, name: str, *, source: Topic | None = None, **options: Any
     ) -> GlobalTable[Any, Any]:
-        """Declare a table that each worker has whole: see :mod:`engine.globaltable`."""
+        """Declare a table that each worker has whole: see :mod:`engine.globaltable`.
+
+        Its types are the topic's; ``key_type`` and ``value_type`` say them to a type checker.
+        """
         if source is None:
             raise ConfigError(f"global table {name!r} needs source=: the topic that it is")
         held = [t for t in self.declared_tables.values() if t.is_global and t.source is source]

@@ -16,61 +16,47 @@ from typing import TYPE_CHECKING, Any
 from tables.timers import NEVER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Sequence
 
     from engine.clock import Cancellable, Clock
-    from engine.feed import Feed
-    from engine.inbox import Input
 
 
 class Idle:
-    """The tables of one task that have an ``idle`` time; there may be none.
+    """The tables of one task that have an ``idle`` time.
 
     Args:
+        tables: the partitions and their idle times (ms).
         wake: makes the loop look at the task.
+
+    Attributes:
+        due: it is time to :meth:`look`.
     """
 
-    def __init__(self, clock: Clock, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, tables: Sequence[tuple[Any, int]], clock: Clock, wake: Callable[[], None]
+    ) -> None:
+        self.due = False
+        self._tables = tables
         self._clock = clock
         self._wake = wake
-        self._due = False
-        self._tables: Sequence[tuple[Any, int]] = ()
-        self._inputs: Collection[Input] = ()
-        self._feeds: Sequence[Feed] = ()
-        self._moved: list[int] = []  # ms of this silence that are in the stream times already
+        self._moved = [0] * len(tables)  # ms of this silence that are in the stream times already
         self._since = clock.elapsed_ms()
         self._timer: Cancellable | None = None
-
-    def start(
-        self, tables: Sequence[tuple[Any, int]], inputs: Collection[Input], feeds: Sequence[Feed]
-    ) -> None:
-        """Begin to count the silence.
-
-        Args:
-            tables: the partitions and their idle times (ms).
-            inputs: what the task reads.
-            feeds: of its agents.
-        """
-        self._tables, self._inputs, self._feeds = tables, inputs, feeds
-        if tables:
-            self.touched()
-            self._look_in(min(idle_ms for _, idle_ms in tables))
+        self._look_in(min(idle_ms for _, idle_ms in tables))
 
     def touched(self) -> None:
         """Input has come: the silence is over."""
-        if self._tables:
-            self._since = self._clock.elapsed_ms()
-            self._moved = [0] * len(self._tables)
+        self._since = self._clock.elapsed_ms()
+        self._moved = [0] * len(self._tables)
 
-    def look(self) -> None:
-        """Move on the stream times of tables that have been quiet for long enough, if it is time.
+    def look(self, *, silent: bool) -> None:
+        """Move on the stream times of tables that have been quiet for long enough.
 
-        Only where no agent has an event in hand.
+        Args:
+            silent: it is input that is lacking, and nothing else.
         """
-        if not self._due:
-            return
-        self._due = False
-        if not self._silent():
+        self.due = False
+        if not silent:
             self.touched()
         silent_ms = int(self._clock.elapsed_ms() - self._since)
         waits: list[int] = []
@@ -87,16 +73,11 @@ class Idle:
             waits.append(max(1, min(idle_ms, partition.next_close_ms - target)))
         self._look_in(min(waits))
 
-    def _silent(self) -> bool:
-        """Say whether nothing is waiting, or held back, or known to come."""
-        caught_up = all(each.caught_up() and not each.queue for each in self._inputs)
-        return caught_up and not any(feed.holding for feed in self._feeds)
-
     def _look_in(self, delay_ms: int) -> None:
         self._timer = self._clock.call_later(delay_ms, self._come_due)
 
     def _come_due(self) -> None:
-        self._due = True
+        self.due = True
         self._wake()
 
     def stop(self) -> None:

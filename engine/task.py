@@ -90,7 +90,7 @@ class Task:
         self._window_headers = window_headers
         self._world = world
         self._future_limit_ms = future_limit_ms
-        self._idle = Idle(edges.clock, edges.source.wake)
+        self._idle: Idle | None = None
         self._topics: dict[str, Topic] = {topic.name: topic for topic in part.inputs}
         self._sources = part.sources
         self.inbox = Inbox(
@@ -146,7 +146,8 @@ class Task:
         for runner in self._runners:
             runner.start()
         silent = [(self.tables[t.name], t.idle_ms) for t in self.part.tables if t.idle_ms]
-        self._idle.start(silent, self.inbox.inputs.values(), [r.feed for r in self._runners])
+        if silent:
+            self._idle = Idle(silent, self._edges.clock, self._edges.source.wake)
 
     def _start_input(self, tp: TP, each: Input, at: Position | None) -> None:
         offset = each.received = at.offset if at is not None else each.received
@@ -175,7 +176,8 @@ class Task:
             return
         self._move_to(State.CLOSED)
         await self._timekeeper.stop()
-        self._idle.stop()
+        if self._idle is not None:
+            self._idle.stop()
         for runner in self._runners:
             await runner.stop()
         self.tables.clear()
@@ -223,7 +225,9 @@ class Task:
         limit = self._limit(limit)
         batch = self.inbox.next(min(limit, PIECE_RECORDS)) if limit > 0 else None
         if batch is None:
-            self._idle.look()
+            if self._idle is not None and self._idle.due:
+                held = any(runner.feed.holding for runner in self._runners)
+                self._idle.look(silent=self.inbox.drained() and not held)
             return 0
         before = stages.switch("decode")
         piece = self._decode(batch)
@@ -277,7 +281,8 @@ class Task:
         if run.offsets:
             self._last = run.tp, run.offsets[-1]
         self._letters.begin(piece)
-        self._idle.touched()
+        if self._idle is not None:
+            self._idle.touched()
         table = self._sources.get(run.tp.topic)
         if table is not None:
             new = run.since(done[TABLE])
