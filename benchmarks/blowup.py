@@ -16,13 +16,13 @@ import gc
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import blowups
-from benchmarks.blowups import Case, Load
+from benchmarks import operatorloads, tableloads
+from benchmarks.loads import Case, Load
 from tables.store import Memory, RocksStore
 
 RATIO_MAX = 3.0
@@ -46,33 +46,42 @@ class Measured(NamedTuple):
         return self.hard / self.easy
 
 
+def cases(part: int) -> list[Case]:
+    """Return all cases, with a ``part``-th of the events, keys, sessions and matches."""
+    return [*tableloads.cases(part), *operatorloads.cases(part)]
+
+
 def measure(load: Load, events: int, home: Path) -> float:
     """Return the us of CPU time that an event takes."""
-    table = load.table()
-    store = RocksStore(home, [table.name], Memory())
-    partition = table.open(store, lambda *_: None)
-    step, rows = load.step(partition), load.rows()
-    for _ in play(step, partition, store, table.name, islice(rows, load.before)):
+    handle = load.handle()
+    handles = [*getattr(handle, "uses", ()), handle]
+    store = RocksStore(home, [each.name for each in handles], Memory())
+    parts = {each.name: each.open(store, lambda *_: None) for each in handles}
+    for part in parts.values():
+        if hasattr(part, "bind"):
+            part.bind(parts)
+    step, rows = load.step(*parts.values()), load.rows()
+    for _ in play(step, parts, store, islice(rows, load.before)):
         pass
     gc.collect()
-    spent = sum(play(step, partition, store, table.name, islice(rows, events)))
+    spent = sum(play(step, parts, store, islice(rows, events)))
     store.close()
     return spent / events * 1e6
 
 
 def play(
-    step: Callable[..., Any], partition: Any, store: Any, family: str, rows: Iterable[Row]
+    step: Callable[..., Any], parts: Mapping[str, Any], store: Any, rows: Iterable[Row]
 ) -> Iterator[float]:
-    """Give a partition all events; yield the seconds that each 1,000 take with their commit."""
+    """Give partitions all events; yield the seconds that each 1,000 take with their commit."""
     waiting = iter(rows)
     while some := list(islice(waiting, BETWEEN_CUTS)):
         began = time.process_time()
         for row in some:
             step(*row)
-        cut = partition.cut()
-        store.write(cut.store)
-        partition.committed()
-        partition.held(), partition.dirty()  # once a round of the loop
+        for part in parts.values():
+            store.write(part.cut().store)
+            part.committed()
+            part.held(), part.dirty()  # once a round of the loop
         yield time.process_time() - began
 
 
@@ -108,7 +117,7 @@ def main() -> None:
     given = parser.parse_args()
     gc.set_threshold(COLLECT_AFTER, 20, 50)
     rows = []
-    for case in blowups.cases(10 if given.quick else 1):
+    for case in cases(10 if given.quick else 1):
         if given.only in f"{case.kind}, {case.hard.what}":
             rows.append(compare(case, given.repeats))
             print(f"{case.kind}, {case.hard.what}: {rows[-1].ratio:.2f}", file=sys.stderr)

@@ -57,7 +57,7 @@ class AsyncCalls:
     """
 
     def __init__(self, fn: Callable[[Any], Any], concurrency: int, timeout_s: float | None) -> None:
-        if not _is_async(fn):
+        if not is_async(fn):
             raise ConfigError(
                 f"map_async({fn_name(fn)}): it takes a function made with async def; one that "
                 "computes belongs into map_cpu, one that blocks into "
@@ -151,7 +151,8 @@ class _Raised:
         self.error = error
 
 
-def _is_async(fn: Any) -> bool:
+def is_async(fn: Any) -> bool:
+    """Say whether calling it gives a coroutine."""
     while isinstance(fn, partial):
         fn = fn.func
     called = getattr(type(fn), "__call__", None)  # noqa: B004  the class's: a Struct's instance may have one

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import faust
 import msgspec
@@ -20,9 +20,9 @@ from engine import faustnames, memory
 from engine.agent import Agent
 from engine.chain import Chain
 from engine.contracts.contract import Contract
+from engine.declarations import Declarations
 from engine.errors import ConfigError
 from engine.faustrecord import contract_of
-from engine.joins import StreamJoin
 from engine.kafka import kafka_edges
 from engine.loop import Engine
 from engine.operator import Operator
@@ -30,17 +30,15 @@ from engine.partitioner import Partitioner
 from engine.policy import OnError
 from engine.security import hidden
 from engine.service import Boot, EngineService
-from engine.table import K, Seconds, Table, TableHandle, V
+from engine.table import TableHandle
 from engine.topic import Topic, TopicConfig
 from engine.topology import Topology, build
-from engine.versioned import VersionedTable
-from engine.windowed import SessionTable
 
 if TYPE_CHECKING:
     from engine.config import Config
 
 
-class App(faust.App):
+class App(Declarations, faust.App):  # type: ignore[misc]
     """An app: what its worker processes do. Takes Faust's settings and ours.
 
     Args:
@@ -222,65 +220,6 @@ class App(faust.App):
         """
         return Chain(self, channel)
 
-    # -- tables ------------------------------------------------------------------------------
-
-    @overload  # type: ignore[override]
-    def Table(
-        self, name: str | None = None, *, history: Seconds, **options: Any
-    ) -> VersionedTable[Any, Any]: ...
-
-    @overload
-    def Table(
-        self, name: str | None = None, *, key_type: type[K], value_type: type[V], **options: Any
-    ) -> Table[K, V]: ...
-
-    @overload
-    def Table(self, name: str | None = None, **options: Any) -> Table[Any, Any]: ...
-
-    def Table(  # noqa: N802
-        self, name: str | None = None, **options: Any
-    ) -> Table[Any, Any]:
-        """Declare a keyed table: see :class:`engine.table.Table`.
-
-        With ``history=`` (seconds) it is an :class:`engine.versioned.VersionedTable`.
-
-        Args:
-            name: may be left out of a table that is a topic (``source=``): it is the topic's.
-        """
-        if name is None:
-            if "source" not in options:
-                raise ConfigError("app.Table() needs a name")
-            name = options["source"].name
-        for option in [option for option in options if option in faustnames.IGNORED]:
-            del options[option]
-        table: Table[Any, Any] = (
-            VersionedTable(name, **options)
-            if "history" in options
-            else _Declaring(self, name, **options)
-        )
-        self._declare(table)
-        return table
-
-    table = Table
-
-    def SessionTable(self, name: str, **options: Any) -> SessionTable:  # noqa: N802
-        """Declare a table of sessions: see :class:`engine.windowed.SessionTable`."""
-        table = SessionTable(name, **options)
-        self._declare(table)
-        return table
-
-    def Join(self, name: str, left: Topic, right: Topic, **options: Any) -> StreamJoin:  # noqa: N802
-        """Declare a join of two topics: see :class:`engine.joins.StreamJoin`."""
-        join = StreamJoin(name, left, right, **options)
-        self._declare(join)
-        return join
-
-    def _declare(self, table: TableHandle) -> None:
-        held = self.declared_tables.get(table.name)
-        if held is not None and table.kind != "window":
-            raise ConfigError(f"there are two tables named {table.name!r}")
-        self.declared_tables[table.name] = table
-
     # -- timers ------------------------------------------------------------------------------
 
     def timer(  # type: ignore[override]
@@ -363,23 +302,3 @@ class App(faust.App):
         """Tell who asked to be told; there is no consumer or producer of Faust's to stop."""
         await self.on_before_shutdown.send()
         await self._maybe_close_http_client()
-
-
-class _Declaring(Table[Any, Any]):
-    """A table that tells its app when it becomes a windowed one."""
-
-    def __init__(self, app: App, name: str, **options: Any) -> None:
-        super().__init__(name, **options)
-        self._app = app
-
-    def hopping(self, size: Any, step: Any, **options: Any) -> Any:
-        """See :meth:`engine.table.Table.hopping`."""
-        windowed = super().hopping(size, step, **options)
-        self._app._declare(windowed)
-        return windowed
-
-    def sliding(self, size: Any, **options: Any) -> Any:
-        """See :meth:`engine.table.Table.sliding`."""
-        windowed = super().sliding(size, **options)
-        self._app._declare(windowed)
-        return windowed

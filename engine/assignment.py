@@ -29,7 +29,7 @@ from engine.verdicts import Verdicts
 from tables.errors import StoreCorrupted, StoreFailed, StoreForeign, StoreLocked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from engine.config import Config
     from engine.edges import Assigned, Edges, Position
@@ -67,6 +67,7 @@ class Assignment:
         metrics: Metrics,
         config: Config,
         partitions_of: Callable[[str], int],
+        world: Mapping[str, Any] = {},
     ) -> None:
         self.tasks: dict[TaskKey, Task] = {}
         self.verdicts = Verdicts()
@@ -75,6 +76,7 @@ class Assignment:
         self._metrics = metrics
         self._config = config
         self._partitions_of = partitions_of
+        self._world = world
         self._parts = {part.name: part for part in topology.parts}
         self._part_of = {topic.name: part for part in topology.parts for topic in part.inputs}
         self._standbys = Standbys(edges, metrics, self._open)
@@ -234,6 +236,7 @@ class Assignment:
                     verdicts=self.verdicts,
                     end_marks=self._config.end_marks,
                     window_headers=self._config.window_headers,
+                    world=self._world,
                     future_limit_ms=self._config.future_limit_ms,
                 )
                 break

@@ -12,21 +12,34 @@ from typing import TYPE_CHECKING, Any
 from engine.errors import ContextError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from engine.outbox import Outbox
     from engine.record import Headers, Run
     from engine.topic import Topic
 
 
 class Context:
-    """An agent's place: its task's tables and outbox, its current run, and the index in it."""
+    """An agent's place: its task's tables and outbox, its current run, and the index in it.
 
-    __slots__ = ("agent", "index", "outbox", "run", "tables", "task")
+    ``world`` are the worker's global tables.
+    """
 
-    def __init__(self, agent: str, task: str, tables: dict[str, Any], outbox: Outbox) -> None:
+    __slots__ = ("agent", "index", "outbox", "run", "tables", "task", "world")
+
+    def __init__(
+        self,
+        agent: str,
+        task: str,
+        tables: dict[str, Any],
+        outbox: Outbox,
+        world: Mapping[str, Any],
+    ) -> None:
         self.agent = agent
         self.task = task
         self.tables = tables
         self.outbox = outbox
+        self.world = world
         self.run: Run | None = None
         self.index = 0
 

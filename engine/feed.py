@@ -30,9 +30,9 @@ class Feed:
     """
 
     __slots__ = (
-        "_ahead", "_between", "_calls", "_clock", "_done", "_due", "_hold", "_open", "_resume",
-        "_run", "_tick", "_waiter", "_whole", "busy", "context", "ended", "handed_over", "marking",
-        "operators", "overdue", "pausing", "quiet", "singly", "spoiled",
+        "_ahead", "_between", "_calls", "_done", "_due", "_hold", "_open", "_resume",
+        "_run", "_tick", "_waiter", "_whole", "busy", "clock", "context", "ended", "handed_over",
+        "marking", "operators", "overdue", "pausing", "quiet", "singly", "spoiled",
     )  # fmt: skip
 
     def __init__(self, context: Context, clock: Clock, quiet: Callable[[], None]) -> None:
@@ -51,7 +51,7 @@ class Feed:
         self._between = False  # such a view waits for a result, between two events
         self._calls: set[asyncio.Future[Any]] = set()  # what it has under way
         self._whole = False  # runs are taken whole
-        self._clock = clock
+        self.clock = clock
         self._done: dict[TP, int] = {}
         self._hold: dict[TP, int] = {}
         self._open = False  # an iteration is inside a run
@@ -246,7 +246,7 @@ class Feed:
 
     def tick_in(self, delay_ms: float) -> None:
         """Give the feed a tick in ``delay_ms``, or once it is quiet again after that."""
-        self._tick = self._clock.call_later(delay_ms, self._ticked)
+        self._tick = self.clock.call_later(delay_ms, self._ticked)
 
     def no_tick(self) -> None:
         """Forget the tick."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import ConfigError
+from engine.feed import TICK
+from engine.move import key_function
 from engine.operator import Operator
 from engine.topic import Topic
 from engine.versioned import VersionedTable
@@ -16,6 +18,9 @@ from tables.reach import Reach
 from tables.streamjoin import StreamJoinPartition
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from engine.context import Context
     from engine.operator import Make
     from engine.table import Emit, Seconds
     from tables.store import Change, Store
@@ -161,3 +166,36 @@ def operator_of(other: Any, *, how: str, **times: Seconds | None) -> tuple[str, 
         return join
 
     return f"join-{other.name}", make
+
+
+def pairs_with(
+    table: Any, how: str, on: Any
+) -> Callable[[Context, AsyncIterator[Any]], AsyncIterator[Any]]:
+    """Return what makes pairs of values and a table's rows, in an agent's context.
+
+    Args:
+        on: the key to look for, where it is not the record's; see :meth:`Stream.join`.
+    """
+    if how not in {"inner", "left"}:
+        raise ConfigError(f"join(how={how!r}): a stream-table join is 'inner' or 'left'")
+    get, get_at, decode = table.get, getattr(table, "get_at", None), table.key.decode
+    key_of = None if on is None else key_function(on)
+
+    async def pairs(context: Context, events: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        async for value in events:
+            if value is TICK:
+                yield value
+            elif value is not None:
+                if key_of is None:
+                    raw = context.source_key()
+                    key = None if raw is None else decode(raw)
+                else:
+                    key = key_of(value)
+                if key is None:
+                    row = None
+                else:
+                    row = get(key) if get_at is None else get_at(key, context.time_ms())
+                if row is not None or how == "left":
+                    yield value, row
+
+    return pairs

@@ -29,6 +29,7 @@ from engine.errors import (
     InputLost,
     RecordRefused,
 )
+from engine.globaltable import World
 from engine.health import Health
 from engine.life import State
 from engine.metrics import Metrics
@@ -72,6 +73,7 @@ class Engine:
         self.metrics = metrics or Metrics()
         self.checkpoint = Checkpoint(edges, self.metrics)
         self.assignment: Assignment
+        self.world: World
         self.ready = asyncio.Event()
         self._census = Census(edges)
         self._health = Health(config, edges.clock, self.metrics, self.ready)
@@ -122,6 +124,7 @@ class Engine:
             await asyncio.sleep(0)  # once a round: the agents' turn
             self.pace.round_ended()
             self.assignment.raise_failed()
+            self.world.raise_failed()
             self._raise_doubt()
             if self._commit_is_due():
                 await self._commit()
@@ -150,8 +153,15 @@ class Engine:
             BrokerError: no broker answers.
         """
         self.topology, self._partitions = await provide(self.topology, self.edges.admin)
+        self.world = World(self.topology.globals, self.edges, self.metrics)
+        await self.world.begin()
         self.assignment = Assignment(
-            self.topology, self.edges, self.metrics, self.config, self._partitions.__getitem__
+            self.topology,
+            self.edges,
+            self.metrics,
+            self.config,
+            self._partitions.__getitem__,
+            self.world.tables,
         )
         await self.edges.outlet.open()
         await self.edges.source.start(
@@ -173,6 +183,8 @@ class Engine:
             await self.assignment.close()
         await cpu.close()
         await self._census.close()
+        if hasattr(self, "world"):
+            await self.world.close()
         await self.edges.source.close()
         await self.edges.outlet.close()
         await self.edges.log.close()

@@ -17,8 +17,9 @@ from engine.table import Kind, TableHandle
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
+    from engine.agent import Agent
+    from engine.outbox import Outbox
     from engine.record import Run
-    from engine.table import Emit
     from engine.topic import Topic
     from tables.operator import OperatorPartition, Result
     from tables.store import Store
@@ -33,9 +34,13 @@ class Operator(TableHandle):
         inputs: the topics that it reads; side number n of its partition is ``inputs[n]``. They must
             be co-partitioned.
         uses: tables that it looks things up in.
+
+    Attributes:
+        agents: what else must run for it, elsewhere.
     """
 
     kind: Kind = "operator"
+    agents: tuple[Agent, ...] = ()
 
     def __init__(
         self,
@@ -52,7 +57,14 @@ class Operator(TableHandle):
         if len(self.sides) < len(self.inputs):
             raise ConfigError(f"{name!r} joins {self.inputs[0].name} with itself: use two topics")
 
-    def open(self, store: Store, emit: Emit | None) -> OperatorPartition:
+    def name_topics(self, app_id: str) -> None:
+        """Name the internal topics that it reads and writes, where it has any."""
+
+    def sender(self, outbox: Outbox, partition: int) -> Any:
+        """Return what its partition sends to internal topics with; None: it sends nothing."""
+        return None
+
+    def open(self, store: Store, emit: Any) -> OperatorPartition:
         """Return this operator's partition on a task's store."""
         raise NotImplementedError
 
@@ -75,7 +87,12 @@ async def results(feed: Feed, events: AsyncIterator[Any], operator: Operator) ->
             yield TICK
             continue
         assert run is not None
-        made = step(sides[run.tp.topic], run.keys[i], run.times[i], value)
+        try:
+            made = step(sides[run.tp.topic], run.keys[i], run.times[i], value)
+        except Exception:
+            if (run.tp, run.offsets[i]) not in spoiled:
+                raise
+            continue  # a function of the user's in it fails on this event: it does not count
         if made and not (spoiled and (run.tp, run.offsets[i]) in spoiled):
             for result in made:
                 yield _in_hand(feed, run, i, result)

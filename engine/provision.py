@@ -22,6 +22,7 @@ async def provide(topology: Topology, admin: Admin) -> tuple[Topology, dict[str,
     """
     await _create_inputs(topology, admin)
     await _create_moves(topology, admin)
+    await _create_between(topology, admin)
     topology = topology.measured(await admin.partitions(list(topology.inputs)))
     internal = []
     for part in topology.parts:
@@ -66,6 +67,16 @@ async def _create_moves(topology: Topology, admin: Admin) -> None:
                 if node.moved.internal:
                     node.moved.sized(max(widths.values()))
                 await admin.create([node.moved])
+
+
+async def _create_between(topology: Topology, admin: Admin) -> None:
+    """Create the other internal inputs: as many partitions as what they are read with has."""
+    known = await admin.partitions(list(topology.inputs))
+    for part in topology.parts:
+        widths = [known[topic.name] for topic in part.inputs if topic.name in known]
+        missing = [topic for topic in part.inputs if topic.internal and topic.name not in known]
+        if widths:
+            await admin.create([topic.sized(max(widths)) for topic in missing])
 
 
 def _check_changelog(name: str, width: int, partitions: dict[str, int]) -> None:

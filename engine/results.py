@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from engine.context import context_for
+from engine.operator import Operator
 from engine.table import Window
 
 if TYPE_CHECKING:
@@ -42,6 +43,12 @@ def late_writer(table: TableHandle) -> Callable[[], None] | None:
         context.outbox.lane(topic.name).put(key, value, run.timestamps[i], headers, source_key=key)
 
     return write
+
+
+def writer_for(table: TableHandle, outbox: Outbox, partition: int, *, with_window: bool) -> Any:
+    """Return what a table is opened with: it calls that with each result, or with what it sends."""
+    send = table.sender(outbox, partition) if isinstance(table, Operator) else None
+    return send or result_writer(table, outbox, with_window=with_window)
 
 
 def result_writer(table: TableHandle, outbox: Outbox, *, with_window: bool) -> Emit | None:

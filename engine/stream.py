@@ -12,14 +12,19 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar, ov
 
 from engine import cpu
 from engine.ahead import Ahead, AsyncCalls, Calls
+from engine.chunks import chunks
 from engine.errors import ConfigError
 from engine.feed import TICK, Feed
-from engine.joins import operator_of
+from engine.foreignkey import table_join_with
+from engine.joins import operator_of, pairs_with
+from engine.lookup import LookupCalls
+from engine.matcher import Matcher
 from engine.move import Move, NotMoved, key_function, key_name
 from engine.operator import results
 
 if TYPE_CHECKING:
     from engine.operator import Make, Operator
+    from engine.pattern import Pattern
     from engine.record import Headers
     from engine.table import Seconds, Table
     from engine.topic import Topic
@@ -88,19 +93,18 @@ class Stream(Generic[T]):
         """Yield :class:`Event`: the value with its key, headers, timestamp (s) and coordinates."""
 
         async def source() -> AsyncIterator[Any]:
-            context = self._feed.context
             async for value in self._source():
-                if value is TICK:
-                    yield value
-                    continue
-                run, i = context.run, context.index
-                assert run is not None
-                yield Event(
-                    self._key(), value, run.headers[i], run.timestamps[i] / 1000,
-                    run.tp.topic, run.tp.partition, run.offsets[i],
-                )  # fmt: skip
+                yield value if value is TICK else self._event(value)
 
         return self._view(source)
+
+    def _event(self, value: Any) -> Event:
+        run, i = self._feed.context.run, self._feed.context.index
+        assert run is not None
+        return Event(
+            self._key(), value, run.headers[i], run.timestamps[i] / 1000,
+            run.tp.topic, run.tp.partition, run.offsets[i],
+        )  # fmt: skip
 
     def enumerate(self, start: int = 0) -> Stream[tuple[int, T]]:
         """Yield (number, value)."""
@@ -147,12 +151,18 @@ class Stream(Generic[T]):
         other: Table[Any, V],
         *,
         how: Literal["inner"] = "inner",
+        on: Any = None,
         grace: Seconds | None = None,
     ) -> Stream[tuple[T, V]]: ...
 
     @overload
     def join(
-        self, other: Table[Any, V], *, how: Literal["left"], grace: Seconds | None = None
+        self,
+        other: Table[Any, V],
+        *,
+        how: Literal["left"],
+        on: Any = None,
+        grace: Seconds | None = None,
     ) -> Stream[tuple[T, V | None]]: ...
 
     @overload
@@ -161,13 +171,16 @@ class Stream(Generic[T]):
         other: Topic,
         *,
         how: Literal["inner", "left", "outer"] = "inner",
+        on: Any = None,
         within: Seconds | None = None,
         before: Seconds | None = None,
         after: Seconds | None = None,
         grace: Seconds | None = None,
     ) -> Stream[tuple[Any, Any]]: ...
 
-    def join(self, other: Any, *, how: str = "inner", **times: Seconds | None) -> Stream[Any]:
+    def join(
+        self, other: Any, *, how: str = "inner", on: Any = None, **times: Seconds | None
+    ) -> Stream[Any]:
         """Yield pairs: the value, and what ``other`` has for the record's key.
 
         * A table: the row that it holds at this moment; with a history, the one that it held at the
@@ -179,35 +192,29 @@ class Stream(Generic[T]):
             how: ``inner`` leaves out a value without a partner; ``left`` yields it with None; with
                 a topic also ``outer``: its records without a partner come as (None, value). As in
                 Kafka Streams, a null value is dropped by all, a null key by ``inner``.
+            on: another key than the record's: a field, a field's name or a function of the value.
+                The records go on re-keyed (:meth:`group_by`), but for a global table's sake.
             times: ``within``, ``before``, ``after``, ``grace``, in seconds; see there.
 
         Raises:
             ConfigError: these do not go together.
         """
+        if on is not None and not getattr(other, "is_global", False):
+            return self.group_by(on).join(other, how=how, **times)  # type: ignore[call-overload, no-any-return]
         wanted = operator_of(other, how=how, **times)
         if wanted is not None:
             return self._operate(*wanted)
-        if how not in {"inner", "left"}:
-            raise ConfigError(f"join(how={how!r}): a stream-table join is 'inner' or 'left'")
-        get_at = getattr(other, "get_at", None)
+        pairs = pairs_with(other, how, on)
+        return self._view(lambda: pairs(self._feed.context, self._source()))
 
-        async def source() -> AsyncIterator[Any]:
-            context = self._feed.context
-            async for value in self._source():
-                if value is TICK:
-                    yield value
-                elif value is not None:
-                    raw = context.source_key()
-                    if raw is None:
-                        row = None
-                    elif get_at is None:
-                        row = other.get(other.key.decode(raw))
-                    else:
-                        row = get_at(other.key.decode(raw), context.time_ms())
-                    if row is not None or how == "left":
-                        yield value, row
+    def table_join(self, right: Any, *, on: Any = None, **options: Any) -> Stream[Any]:
+        """Take the records as changes of a table, and yield its rows, joined with another table's.
 
-        return self._view(source)
+        Each comes as (left, right), or None where it has gone: see
+        :class:`engine.tablejoins.TableJoin` and, with ``on=``,
+        :class:`engine.foreignkey.ForeignKeyJoin`, whose options these are.
+        """
+        return self._operate(*table_join_with(right, on, options))
 
     def aggregate(self, table: Any, key: Any = None) -> Stream[T]:
         """Add each value to a windowed or session table (``table.update``), and yield it.
@@ -233,35 +240,12 @@ class Stream(Generic[T]):
         Events in the buffer are not done: after a crash they come again. Those of a list on which
         the agent raises come one by one in the end, to find out which it is.
         """
-
-        async def source() -> AsyncIterator[Any]:
-            feed = self._feed
-            if feed.handed_over:  # the loop was left with a chunk in hand: that is done
-                feed.release()
-            taken: list[Any] = []
-            async for value in self._source():
-                if value is not TICK:
-                    if not taken and within is not None:
-                        feed.tick_in(within * 1000)
-                    feed.hold()
-                    taken.append(value)
-                    if len(taken) < max_ and not (feed.singly and feed.alone()):
-                        continue
-                elif not feed.overdue:
-                    continue
-                feed.no_tick()
-                if taken:
-                    chunk, taken = taken, []
-                    feed.handed_over = True
-                    yield chunk
-                    feed.release()
-
         if self.operated:
             raise ConfigError(
                 "take() behind a join of streams or a pattern would hold back events that their "
                 "state has counted already: yield to a topic, and take() from that"
             )
-        view = self._view(source)
+        view = self._view(lambda: chunks(self._feed, self._source(), max_, within))
         view.chunked = True
         return view
 
@@ -308,8 +292,46 @@ class Stream(Generic[T]):
         """
         return self._ahead(cpu.CpuCalls(fn, workers))
 
-    def _ahead(self, calls: Calls) -> Stream[Any]:
-        """Return a view that calls for a run's events ahead of their turn."""
+    def lookup(
+        self,
+        fn: Callable[[Any], Awaitable[U]],
+        *,
+        on: Any = None,
+        ttl: float = 60.0,
+        size: int = 10_000,
+        concurrency: int = 100,
+        timeout: float | None = None,
+    ) -> Stream[tuple[T, U]]:
+        """Yield (value, ``await fn(key)``), in order: a join with something outside of Kafka.
+
+        Answers are kept, and events that ask for one key at a time share a call. A null value is
+        dropped; a value without a key comes with None, without a call. What ``fn`` raises is raised
+        on each event that waited for it, and not kept. A replay may find something else.
+
+        Args:
+            fn: a coroutine function of the key, which must be hashable.
+            on: the key: a field, its name or a function of the value; None: the record's key.
+            ttl: so many seconds an answer counts, from when it came; 0: answers are not kept.
+            size: so many answers are kept in each task; the least recently used go first.
+            concurrency, timeout: as in :meth:`map_async`.
+
+        Raises:
+            ConfigError: ``fn`` is no coroutine function, a number is out of its bounds, or the view
+                stands behind ``take``.
+        """
+        key_of: Callable[[Any], Any] = (lambda _: self._key()) if on is None else key_function(on)
+        calls = LookupCalls(fn, ttl=ttl, size=size, concurrency=concurrency, timeout=timeout)
+
+        return self._ahead(calls, lambda: calls.asked_for(self._feed, self._source(), key_of))
+
+    def _ahead(
+        self, calls: Calls, events: Callable[[], AsyncIterator[Any]] | None = None
+    ) -> Stream[Any]:
+        """Return a view that calls for a run's events ahead of their turn.
+
+        Args:
+            events: what is called for, where that is not the values themselves.
+        """
         if self.chunked or self.operated:
             raise ConfigError(
                 "map_async and map_cpu come before take, and not behind a join of streams or a "
@@ -320,7 +342,7 @@ class Stream(Generic[T]):
             feed = self._feed
             feed.marking = True
             ahead = Ahead(feed, calls)
-            async for value in self._source():
+            async for value in (events or self._source)():
                 if value is not TICK:
                     ahead.read(value)
                     continue
@@ -334,6 +356,19 @@ class Stream(Generic[T]):
         view = self._view(source)
         view.marked = True
         return view
+
+    def match(self, pattern: Pattern[Any], *, name: str = "match", **options: Any) -> Stream[Any]:
+        """Yield the matches of a pattern in the events, key by key.
+
+        Args:
+            name: tells it from other operators of the agent, and names its state.
+            options: ``delay``, ``timeouts`` and others: see :class:`engine.matcher.Matcher`.
+        """
+
+        def make(whole_name: str, topic: Topic) -> Operator:
+            return Matcher(whole_name, topic, pattern, **options)
+
+        return self._operate(name, make)
 
     def apply(self, operator: Operator) -> Stream[Any]:
         """Yield what an operator makes of the events; see :mod:`engine.operator`.
@@ -399,13 +434,7 @@ class Stream(Generic[T]):
     def current_event(self) -> Event | None:
         """The event in hand, with what came with it."""
         context = self._feed.context
-        run, i = context.run, context.index
-        if run is None:
-            return None
-        return Event(
-            self._key(), run.events[i], run.headers[i], run.timestamps[i] / 1000,
-            run.tp.topic, run.tp.partition, run.offsets[i],
-        )  # fmt: skip
+        return None if context.run is None else self._event(context.run.events[context.index])
 
 
 async def _maybe(value: Any) -> Any:

@@ -60,6 +60,8 @@ class TableHandle:
     kind: Kind = "keyed"
     idle_ms = 0
     late_topic: Topic | None = None
+    is_global = False
+    """Whether it is the worker's, and whole, and not in parts the tasks'."""
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ from engine.inbox import Inbox, Input
 from engine.life import MOVES, State
 from engine.outbox import Outbox
 from engine.record import TP, Batch, Output, Piece, Run
-from engine.results import result_writer
+from engine.results import writer_for
 from engine.stages import stages
 from engine.verdicts import Poison, Verdicts
 from tables.store import META
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from engine.edges import Edges, Position
     from engine.errors import AgentFailed
     from engine.metrics import Metrics
-    from engine.table import Emit, TableHandle
     from engine.topic import Topic
     from engine.topology import SubTopology
     from tables.errors import StateError
@@ -53,6 +52,7 @@ class Task:
         committed: the committed position of each input (None: never committed).
         verdicts: what is known about events that fail.
         end_marks: whether end-of-input marks are heeded (bounded runs only).
+        world: the worker's global tables.
         future_limit_ms: events that are further ahead are refused (:mod:`engine.future`); 0: none.
     """
 
@@ -67,6 +67,7 @@ class Task:
         verdicts: Verdicts | None = None,
         end_marks: bool = False,
         window_headers: bool = False,
+        world: Mapping[str, Any] = {},
         future_limit_ms: int = 0,
     ) -> None:
         self.part = part
@@ -86,6 +87,7 @@ class Task:
         self._last: tuple[TP, int] | None = None  # the last of them
         self._end_marks = end_marks
         self._window_headers = window_headers
+        self._world = world
         self._future_limit_ms = future_limit_ms
         self._idle: Idle | None = None
         self._topics: dict[str, Topic] = {topic.name: topic for topic in part.inputs}
@@ -118,12 +120,15 @@ class Task:
         """Begin to work from the committed positions; the store is restored."""
         self._move_to(State.RUNNING)
         for table in self.part.tables:
-            self.tables[table.name] = table.open(self.store, self._emit_for(table))
+            headers = self._window_headers
+            emit = writer_for(table, self.outbox, self.partition, with_window=headers)
+            self.tables[table.name] = table.open(self.store, emit)
         for partition in self.tables.values():
             if hasattr(partition, "bind"):
                 partition.bind(self.tables)
         for node in self.part.nodes:
-            context = Context(node.agent.name, self.id, self.tables, self.outbox)
+            name = node.agent.name
+            context = Context(name, self.id, self.tables, self.outbox, self._world)
             runner = Runner(
                 node.agent,
                 stage=node.stage,
@@ -363,12 +368,6 @@ class Task:
                 runner.feed.go_on()
 
     # -- out ---------------------------------------------------------------------------------
-
-    def _emit_for(self, table: TableHandle) -> Emit | None:
-        """Return what a windowed table calls with each result."""
-        if table.emitter is None:
-            return None
-        return result_writer(table, self.outbox, with_window=self._window_headers)
 
     def cut(self) -> TaskCut | None:
         """Take everything that is done out of the task, at a boundary; None if nothing is.

@@ -20,7 +20,7 @@ from engine.agent import Agent, Stage
 from engine.contracts.contract import Contract
 from engine.errors import ConfigError
 from engine.move import Move
-from engine.table import TableHandle
+from engine.table import Table, TableHandle
 from engine.topic import Topic
 from tables.codec import TEXT_KEYS
 
@@ -128,10 +128,12 @@ class Topology(msgspec.Struct, frozen=True):
 
     Attributes:
         declared: the app's topics: an agent may send to one that is nobody's input or sink.
+        globals: the tables that each worker has whole.
     """
 
     parts: tuple[SubTopology, ...]
     declared: tuple[Topic, ...] = ()
+    globals: tuple[Table[Any, Any], ...] = ()
 
     @property
     def inputs(self) -> dict[str, Topic]:
@@ -142,6 +144,7 @@ class Topology(msgspec.Struct, frozen=True):
     def topics(self) -> dict[str, Topic]:
         """Every topic that is or may be read or written, changelogs too, dead letters not."""
         found = {topic.name: topic for topic in self.declared} | self.inputs
+        found |= {t.source.name: t.source for t in self.globals if t.source is not None}
         for part in self.parts:
             found |= {topic.name: topic for topic in part.outputs}
             found |= {t.changelog.name: t.changelog for t in part.tables if t.changelog is not None}
@@ -159,7 +162,7 @@ class Topology(msgspec.Struct, frozen=True):
             if len(set(widths.values())) > 1:
                 raise ConfigError(not_co_partitioned(part, widths))
             parts.append(msgspec.structs.replace(part, width=next(iter(widths.values()))))
-        return Topology(tuple(parts), self.declared)
+        return Topology(tuple(parts), self.declared, self.globals)
 
 
 def not_co_partitioned(part: SubTopology, widths: Mapping[str, int]) -> str:
@@ -182,8 +185,12 @@ def build(
     topics: Iterable[Topic] = (),
 ) -> Topology:
     """Find the sub-topologies of an app."""
-    handles = tuple(tables)
+    declared = tuple(tables)
+    handles = tuple(table for table in declared if not table.is_global)
     nodes = [node for agent in agents for node in _nodes(app_id, agent, handles)]
+    operators = [each for agent in agents for each in agent.operators.values()]
+    elsewhere = [agent for each in operators for agent in each.agents]
+    nodes += [node for agent in elsewhere for node in _nodes(app_id, agent, handles)]
     known = {table.name: table for table in handles}
     for name, table in {t.name: t for node in nodes for t in node.tables}.items():
         if known.setdefault(name, table) is not table:
@@ -196,7 +203,8 @@ def build(
         for table in held:
             table.name_changelog(app_id)
         parts.append(SubTopology(f"{number}", tuple(members), tuple(held), tuple(inputs.values())))
-    return Topology(tuple(parts), tuple(topics))
+    everywhere = tuple(t for t in declared if t.is_global and isinstance(t, Table))
+    return Topology(tuple(parts), tuple(topics), everywhere)
 
 
 def _nodes(app_id: str, agent: Agent, tables: Sequence[TableHandle]) -> list[Node]:
@@ -204,15 +212,16 @@ def _nodes(app_id: str, agent: Agent, tables: Sequence[TableHandle]) -> list[Nod
     used = tables_used_by(agent, tables)
     move = agent.find_move()
     if move is None:
-        return [_node(agent, "whole", agent.topics, None, used)]
+        return [_node(app_id, agent, "whole", agent.topics, None, used)]
     moved = move.topic or _between(app_id, agent, move)
     return [
-        _node(agent, "before", agent.topics, moved, ()),
-        _node(agent, "after", (moved,), moved, used),
+        _node(app_id, agent, "before", agent.topics, moved, ()),
+        _node(app_id, agent, "after", (moved,), moved, used),
     ]
 
 
 def _node(
+    app_id: str,
     agent: Agent,
     stage: Stage,
     reads: tuple[Topic, ...],
@@ -224,6 +233,7 @@ def _node(
     inputs = {topic.name: topic for topic in reads}
     tables = {table.name: table for table in used}
     for each in operators:
+        each.name_topics(app_id)
         inputs |= {topic.name: topic for topic in each.inputs}
         tables |= {table.name: table for table in (*each.uses, each)}
     return Node(agent, stage, tuple(inputs.values()), moved, tuple(tables.values()))
@@ -301,7 +311,7 @@ def tables_used_by(agent: Agent, tables: Sequence[TableHandle]) -> tuple[TableHa
                 found[id(value)] = known[id(value)]
             elif inspect.isfunction(value) and value.__module__ == fun.__module__:
                 waiting.append(value)
-    rest = [table for table in agent.tables if id(table) not in known]
+    rest = [t for t in agent.tables if id(t) not in known and not t.is_global]
     return (*(table for table in tables if id(table) in found), *rest)  # as they were declared
 
 

@@ -96,7 +96,7 @@ class Timers:
         """Take the next timers from the store and the uncommitted ones; move the horizon."""
         prefix = self._prefix
         skip = len(prefix)
-        changed = {**self._flying, **self._pending}
+        changed = {} if self._horizon == _END else {**self._flying, **self._pending}
         while not self._heap and self._horizon != _END:
             rows = self._store.scan(TIMERS, prefix + self._horizon, prefix + _END, self._chunk)
             stored = [key[skip:] for key, _ in rows]

@@ -56,7 +56,7 @@ def describe(app: App) -> list[dict[str, list[str] | str]]:
                 rows[agent.name]["tables"] = [table.name for table in node.tables]
                 continue
             written = [_sink(sink) for sink in agent.sinks]
-            written += [t.emitter.topic.name for t in node.tables if t.emitter is not None]
+            written += [topic.name for table in node.tables for topic in table.outputs]
             rows[agent.name] = {
                 "name": agent.name,
                 "topics": [topic.name for topic in agent.topics],

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from engine.topology import Node, SubTopology
 
 Kind = Literal["topic", "agent", "operator", "table", "function"]
-How = Literal["read", "emit", "load", "update", "use", "yield", "result", "reject", "call"]
+How = Literal["read", "emit", "load", "update", "use", "yield", "result", "late", "reject", "call"]
 
 
 class Vertex(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -68,7 +68,7 @@ class Edge(msgspec.Struct, frozen=True):
     Attributes:
         how: ``read`` topic to agent or operator; ``yield`` operator to agent; ``emit`` agent to
             topic; ``load`` topic to the table that it is; ``use`` table to who looks things up in
-            it; ``update`` agent to a table that it may read too; ``result`` table to
+            it; ``update`` agent to a table that it may read too; ``result`` and ``late`` table to
             topic; ``reject`` topic to its dead letters; ``call`` agent to function.
     """
 
@@ -165,8 +165,8 @@ class _Making:
         )
         if table.source is not None:
             self._edge(self.topic(table.source), me, "load")
-        if table.emitter is not None:
-            self._edge(me, self.topic(table.emitter.topic), "result")
+        for topic in table.outputs:
+            self._edge(me, self.topic(topic), "late" if topic is table.late_topic else "result")
         if isinstance(table, Operator):
             for topic in table.inputs:
                 self._edge(self.topic(topic), me, "read")
@@ -219,17 +219,24 @@ def _id(table: TableHandle) -> str:
 
 
 def described(table: TableHandle) -> str:
-    """Say what kind of table or operator it is: its class as words, and its times."""
+    """Say what kind of table or operator it is: its class as words, and what decides its results.
+
+    Goes by the names of attributes, which are the same for all kinds.
+    """
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(table).__name__.strip("_")).lower()
-    words = "table" if table.kind == "keyed" else words
+    said = ["table" if words == "declaring" else words]
     windows, gap = getattr(table, "windows", None), getattr(table, "gap", None)
-    if windows is not None and windows.size_ms == windows.advance_ms:
-        words += f", {span(windows.size_ms)} tumbling"
-    elif windows is not None:
-        words += f", {span(windows.size_ms)} every {span(windows.advance_ms)}"
+    if windows is not None:
+        advance_ms = getattr(windows, "advance_ms", None)
+        how = f"every {span(advance_ms)}" if advance_ms else "sliding"
+        how = "tumbling" if advance_ms == windows.size_ms else how
+        said.append(f"{span(windows.size_ms)} {how}")
     if gap is not None:
-        words += f", gap {span(gap.gap_ms)}"
-    return words
+        said.append(f"gap {span(gap.gap_ms)}")
+    said += [each for each in (getattr(table, "how", None),) if each]
+    if history_ms := getattr(table, "history_ms", None):
+        said.append(f"history {span(history_ms)}")
+    return ", ".join(said)
 
 
 def span(ms: int) -> str:

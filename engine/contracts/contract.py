@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from engine.contracts.eventtime import Unit, extractor
 from engine.contracts.limits import Gauge, Limits, Violation, is_deep
 from engine.contracts.loose import Loose, loose
 from engine.contracts.patterns import text_limits
@@ -104,6 +105,7 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
         key_field: str | None = None,
         null_values: bool = False,
         event_time: str | Callable[[Any], int] | None = None,
+        time_unit: Unit = "ms",
         limits: Limits = Limits(),  # noqa: B008  frozen
     ) -> Contract:
         """Declare a contract by a type.
@@ -111,14 +113,15 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
         Args:
             value_type: a Struct (its ``Meta`` constraints are the rules), any other type msgspec
                 knows, ``bytes`` (taken as they are), ``str`` (UTF-8 text), None (any JSON).
-            event_time: the field that holds the event's time in ms, or a function of the event.
+            event_time: the field that holds the event's time, or a function of the event.
+            time_unit: of that time: ``s``, ``ms``, ``us`` or ``ns``; a ``datetime`` has its own.
             key_field: the field that an emitted record is keyed by.
 
         Raises:
             ConfigError: a pattern of the type could hang the loop.
         """
         decode, encode = value_functions(value_type)
-        time_of = operator.attrgetter(event_time) if isinstance(event_time, str) else event_time
+        time_of = extractor(event_time, time_unit, value_type)
         return cls(
             name=name,
             version=version,

@@ -231,6 +231,7 @@ class Driver:
 
     async def _until_idle(self, engine: Engine) -> None:
         """Go round until no input is left and no agent is busy."""
+        await engine.world.look()
         rounds = 0
         while True:
             await engine.step()

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from engine import App
 from engine.cli import cli
+from engine.cli.agents import describe
 from engine.cli.chart import chart
 from engine.cli.graph import Edge, Graph, Vertex, graph_of, span
 from engine.cli.layout import Cell, place
@@ -52,7 +53,7 @@ def shop() -> App:
     totals = app.Table("totals", default=int)
     daily = app.Table("daily", default=int).hopping(3600, 60, sink=topic["audit"])
     paid = StreamJoin("paid", [topic["orders"], topic["payments"]], uses=[customers])
-    app._declare(paid)
+    app.declare(paid)
 
     def notify(_):
         pass
@@ -112,6 +113,24 @@ def test_a_graph_has_everything_that_the_app_declares() -> None:
     assert ("topic:orders", "read", "agent:pay") not in ways
     assert ("table:customers", "use", "agent:pay") not in ways
     assert not any("-dlq" in id_ for id_ in found)
+
+
+def test_late_events_are_shown_on_their_way() -> None:
+    """From the table that does not take them; and sliding windows by their name."""
+    app = App("app")
+    source, late = app.topic("orders"), app.topic("late-orders")
+    table = app.Table("near", default=int).sliding(60, late=late)
+
+    @app.agent(source, tables=[table])
+    async def count(_):
+        pass
+
+    graph = graph_of(app)
+    assert ("table:near", "late", "topic:late-orders") in edges(graph)
+    assert {v.about for v in graph.vertices if v.name == "near"} == {
+        "windowed table, 1 min sliding"
+    }
+    assert describe(app)[0]["sinks"] == ["late-orders"]
 
 
 def test_a_topic_is_in_the_sub_topology_that_reads_it() -> None:

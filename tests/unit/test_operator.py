@@ -55,7 +55,7 @@ def declared(view, **options):
 
     if view == "channel":
         sums = Sums("sums", [plus, minus])
-        app._declare(sums)
+        app.declare(sums)
 
         @app.agent(sums, sink=[out], **options)
         async def tell(stream):

@@ -49,12 +49,15 @@ def test_the_pictures_are_up_to_date(path: Path) -> None:
     check_readable(svg)
 
 
-def test_the_pages_show_pictures_that_are_there() -> None:
-    """A picture that is shown exists."""
+def test_the_pages_show_and_link_what_is_there() -> None:
+    """A picture or a page that is named exists, and every picture is shown somewhere."""
+    named = set()
     for page in [DOCS.parent / "README.md", *DOCS.rglob("*.md")]:
-        for shown in re.findall(r"!\[[^]]*\]\(([^)]+)\)", page.read_text()):
-            if not shown.startswith("http"):
-                assert (page.parent / shown).exists(), f"{page}: {shown}"
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+            if not target.startswith("http"):
+                named.add((page.parent / target).resolve())
+                assert (page.parent / target).exists(), f"{page}: {target}"
+    assert {path.resolve() for path in HERE.glob("*.svg")} <= named
 
 
 @settings(max_examples=60, deadline=None)

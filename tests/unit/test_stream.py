@@ -337,6 +337,26 @@ def test_an_agent_may_return_after_one_event():
 # --- moves ---------------------------------------------------------------------------------------
 
 
+def test_a_join_on_another_key_moves_the_records_there():
+    app, topic = make()
+    accounts = app.topic("accounts", value_type=str, key_type=str, compacting=True)
+    out = app.topic("out", value_type=str, key_type=str)
+    names = app.Table("names", source=accounts)
+
+    @app.agent(topic, sink=[out])
+    async def name(stream):
+        async for order, found in stream.join(names, on=Order.account_id, how="left"):
+            yield f"{order.account_id} {found}"
+
+    with Driver(app, partitions=4) as driver:
+        for number in range(6):
+            driver.pipe(accounts, key=f"a{number}", value=f"n{number}", timestamp=0)
+        for number in range(8):
+            driver.pipe(topic, key=f"o{number}", value=Order(f"a{number}"), timestamp=1)
+        rows = {each.key: each.value for each in driver.read(out)}
+    assert rows == {f"a{n}": f"a{n} {f'n{n}' if n < 6 else None}" for n in range(8)}
+
+
 def test_group_by_brings_equal_keys_together():
     """Keyed by a random order id; grouped by account; four partitions."""
     app, topic = make()

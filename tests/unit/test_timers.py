@@ -1,5 +1,7 @@
 """Timers fire once each, in the order of time, however many there are."""
 
+from time import process_time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -118,3 +120,18 @@ def test_the_store_tells_of_all_timers_some_at_a_time():
         timers.set(9 - time, b"%d" % time)
     store.write({TIMERS: timers.cut()})
     assert list(timers.stored()) == [[b"4", b"3"], [b"2", b"1"], [b"0"]]
+
+
+def test_one_timer_at_a_time_costs_the_same_however_many_have_fired_since_the_last_cut():
+    """An empty heap with nothing more in the store has nothing to be filled from."""
+
+    def cpu_seconds(count):
+        timers = Timers("t", MemoryStore())
+        began = process_time()
+        for time in range(count):
+            timers.set(time, b"k")
+            assert timers.due(time) == [b"k"]
+        return process_time() - began
+
+    few = min(cpu_seconds(1_000) for _ in range(3))
+    assert cpu_seconds(8_000) < 30 * few

@@ -264,6 +264,49 @@ def test_a_silent_task_with_nothing_open_commits_nothing():
         assert driver.broker.committed == before
 
 
+# --- restarts ------------------------------------------------------------------------------------
+
+
+def told(kind, emit, events, every=0, *, keep_stores=True):
+    """Return what comes out and what is late, over crashes after every few records."""
+    app, _ = make(kind, emit=emit, late=True, grace=3)
+    with Driver(app, window_headers=True) as driver:
+        for number, (ts, key, null) in enumerate(events):
+            value = None if null else Click(1000 * ts)
+            driver.pipe("clicks", key=key, value=value, timestamp=1000 * ts)
+            if every and number % every == every - 1:
+                driver.crash()
+                if not keep_stores:
+                    driver.broker.stores.clear()
+                driver.restart()
+        seen, late = rows(driver), [(row.key, row.timestamp) for row in driver.read("late")]
+        driver.close_windows()
+        return seen, late, rows(driver)
+
+
+@settings(max_examples=30)
+@given(
+    st.sampled_from(KINDS),
+    st.sampled_from(["updates", "final"]),
+    st.lists(
+        st.tuples(
+            st.integers(0, 40), st.sampled_from(["a", "b", None]), st.sampled_from([False, True])
+        ),
+        max_size=25,
+    ),
+    st.integers(1, 5),
+    st.booleans(),
+)
+def test_workers_that_die_change_nothing(kind, emit, events, every, keep_stores):
+    """Disorder, ties, nulls, events without a key; stores that are found again, or lost."""
+    seen, late, rest = told(kind, emit, events)
+    assert told(kind, emit, events, every, keep_stores=keep_stores) == (seen, late, rest)
+    if kind in ("tumbling", "sliding") and emit == "final":  # each in a window, or late
+        counted = {key for key, *_ in seen + rest} | {key for key, _ in late}
+        dropped = kind == "sliding"  # nulls are
+        assert counted == {key for _, key, null in events if key and not (null and dropped)}
+
+
 # --- early results -------------------------------------------------------------------------------
 
 

@@ -1,87 +1,14 @@
-"""The cases of :mod:`benchmarks.blowup`: what is easy, and what is slow if it is done badly.
-
-Times are ms. Rows are what the partition's step takes: (key, ts, event) for tables, (side, key, ts,
-value) for operators.
-"""
+"""Hard and easy cases of tables: keyed, windowed, sessions."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
-from itertools import count
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
+from benchmarks.loads import MIN, Case, Load, S, steady, visits_of
 from engine import App
 from engine.table import TableHandle
-
-S, MIN, HOUR = 1000, 60_000, 3_600_000
-START = 1_700_000_000_000
-SCATTER = 7919
-"""Steps of this size through a number of keys touch all of them, and none twice in a row."""
-
-Rows = Iterator[tuple[Any, ...]]
-
-
-class Load(NamedTuple):
-    """A table or an operator, and its input.
-
-    Attributes:
-        what: for the reader.
-        table: declares it anew.
-        step: returns what takes a row.
-        rows: yields rows without end.
-        before: so many of them come before the clock runs.
-    """
-
-    what: str
-    table: Callable[[], TableHandle]
-    step: Callable[[Any], Callable[..., Any]]
-    rows: Callable[[], Rows]
-    before: int = 0
-
-
-class Case(NamedTuple):
-    """A hard load beside an easy one."""
-
-    kind: str
-    events: int
-    easy: Load
-    hard: Load
-
-
-def steady(keys: int, every_ms: int = 1, *, back: int = 0, spread: int = 1) -> Callable[[], Rows]:
-    """Return events of so many keys by turns, one every so many ms.
-
-    Args:
-        back: every second event is so many ms in the past...
-        spread: ... and then up to so many times that.
-    """
-
-    def rows() -> Rows:
-        for n in count():
-            ts = START + n * every_ms
-            if back and n % 2:
-                ts -= back * (1 + n * SCATTER % spread)
-            yield f"user_{n * SCATTER % keys}", ts, 1
-
-    return rows
-
-
-def visits_of(keys: int, *, bridging: bool) -> Callable[[], Rows]:
-    """Return visits of three events within 2 s, by turns of the keys, the next one 20 s later.
-
-    Args:
-        bridging: the middle one comes last, and joins two sessions.
-    """
-    order = (0, 1600, 800) if bridging else (0, 800, 1600)
-
-    def rows() -> Rows:
-        for visit in count():
-            for late in order:
-                for n in range(keys):
-                    yield f"user_{n * SCATTER % keys}", START + visit * 20 * S + late, 1
-
-    return rows
 
 
 def _add(total: int, event: int) -> int:
@@ -108,7 +35,7 @@ def _app() -> Any:
 
 def cases(part: int) -> list[Case]:
     """Return all cases, with a ``part``-th of the events, keys, sessions and matches."""
-    return [*_keyed(part), *_windows(part), *_sessions(part)]
+    return [*_keyed(part), *_windows(part), *_sliding(part), *_sessions(part)]
 
 
 def _keyed(part: int) -> list[Case]:
@@ -122,11 +49,11 @@ def _keyed(part: int) -> list[Case]:
     kept, many, few = of(400_000), 200_000 // part, 20_000 // part
     return [
         Case("keyed table", 1_000_000 // part,
-             Load("10,000 keys", kept, _one_more, steady(10_000 // part)),
+             Load(f"{10_000 // part:,} keys", kept, _one_more, steady(10_000 // part)),
              Load("1 key", kept, _one_more, steady(1))),
         Case("keyed table", 400_000 // part,
-             Load("200,000 keys, all in memory", kept, _one_more, steady(many), many),
-             Load("200,000 keys, a tenth in memory", of(few), _one_more, steady(many), many)),
+             Load(f"{many:,} keys, all in memory", kept, _one_more, steady(many), many),
+             Load(f"{many:,} keys, a tenth in memory", of(few), _one_more, steady(many), many)),
     ]  # fmt: skip
 
 
@@ -141,15 +68,15 @@ def _windows(part: int) -> list[Case]:
 
         return declare
 
-    minute, keys, many = of(MIN, MIN, 5 * MIN), 10_000 // part, 100_000 // part
+    minute, many, some = of(MIN, MIN, 5 * MIN), 100_000 // part, 20_000 // part
     hops = of(MIN, 10 * S, 5 * MIN)
     second = of(S, S, 10**9)
     return [
         Case("tumbling windows", 1_000_000 // part,
-             Load("10,000 keys", minute, _update, steady(keys)),
+             Load(f"{10_000 // part:,} keys", minute, _update, steady(10_000 // part)),
              Load("1 key", minute, _update, steady(1))),
         Case("hopping windows", 200_000 // part,
-             Load("10,000 keys", hops, _update, steady(keys)),
+             Load(f"{10_000 // part:,} keys", hops, _update, steady(10_000 // part)),
              Load("1 key", hops, _update, steady(1))),
         Case("tumbling windows", 200_000 // part,
              Load("100 open, all of one key", of(S, S, 99 * S), _update, steady(1, S), 200),
@@ -161,9 +88,35 @@ def _windows(part: int) -> list[Case]:
              Load(f"late events into {many:,} open windows", second, _update,
                   steady(1, 2, back=S, spread=many), 4 * many)),
         Case("tumbling windows", 200_000 // part,
-             Load("20,000 keys in memory", minute, _update, steady(20_000 // part)),
-             Load("20,000 keys, a tenth in memory", of(MIN, MIN, 5 * MIN, 2_000 // part), _update,
-                  steady(20_000 // part))),
+             Load(f"{some:,} keys, all in memory", minute, _update, steady(some)),
+             Load(f"{some:,} keys, a tenth in memory", of(MIN, MIN, 5 * MIN, some // 10), _update,
+                  steady(some))),
+    ]  # fmt: skip
+
+
+def _sliding(part: int) -> list[Case]:
+    """Return cases in which an event's windows hold three others: it changes each of them."""
+
+    def of(grace: int) -> Callable[[], TableHandle]:
+        def declare() -> TableHandle:
+            table = _app().Table("t", default=int, value_type=int, cache_entries=10**6)
+            found: TableHandle = table.sliding(30, grace=grace / S, reduce=_add,
+                                               sink=_app().topic("out"))  # fmt: skip
+            return found
+
+        return declare
+
+    many, few = 100_000 // part, max(100, 1_000 // part)
+    return [
+        Case("sliding windows", 200_000 // part,
+             Load(f"{10_000 // part:,} keys", of(MIN), _update, steady(10_000 // part, part),
+                  30_000 // part),
+             Load("1 key", of(MIN), _update, steady(1, 10 * S), 30_000 // part)),
+        Case("sliding windows", 200_000 // part,
+             Load(f"{few:,} open, all of one key", of(few * 5 * S), _update, steady(1, 10 * S),
+                  many),
+             Load(f"{many:,} open, all of one key", of(many * 5 * S), _update, steady(1, 10 * S),
+                  many)),
     ]  # fmt: skip
 
 
@@ -181,7 +134,7 @@ def _sessions(part: int) -> list[Case]:
     visits, many, alike = of(30 * MIN, 5 * MIN), 100_000 // part, 10_000 // min(part, 4)
     return [
         Case("sessions", 1_000_000 // part,
-             Load("10,000 keys", visits, _update, steady(10_000 // part)),
+             Load(f"{10_000 // part:,} keys", visits, _update, steady(10_000 // part)),
              Load("1 key", visits, _update, steady(1))),
         Case("sessions", 400_000 // part,
              Load("1,000 open", visits, _update, steady(1_000), 2_000),

@@ -1,0 +1,58 @@
+"""An event's time comes out of a field, whatever its unit, or out of a function."""
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import msgspec
+import pytest
+
+from engine import Contract
+from engine.errors import ConfigError
+
+
+class Point(msgspec.Struct):
+    at: float | int
+    when: datetime | None = None
+
+
+class Dated(msgspec.Struct):
+    at: datetime
+
+
+def time_of(event, unit="ms", event_time="at", kind=Point):
+    return Contract.of("c", kind, event_time=event_time, time_unit=unit).event_time(event)
+
+
+@pytest.mark.parametrize(
+    ("unit", "number"),
+    [("s", 1_736_121_600.5), ("ms", 1_736_121_600_500), ("us", 1_736_121_600_500_999),
+     ("ns", 1_736_121_600_500_999_999)],
+)  # fmt: skip
+def test_a_number_is_taken_in_its_unit(unit, number):
+    assert time_of(Point(number), unit) == 1_736_121_600_500
+    assert time_of(Point(number), unit, lambda event: event.at) == 1_736_121_600_500
+
+
+def test_a_datetime_has_a_unit_of_its_own():
+    utc = datetime(2025, 1, 6, 0, 0, 0, 500_999, tzinfo=UTC)
+    east = utc.astimezone(timezone(timedelta(hours=2)))
+    naive = utc.replace(tzinfo=None)
+    times = {time_of(Dated(each), kind=Dated) for each in (utc, east, naive)}
+    assert times == {1_736_121_600_500}
+
+
+def test_before_the_epoch_is_below_zero():
+    """So the contract's rule refuses it, and does not take it for something late in 1969."""
+    assert time_of(Dated(datetime(1969, 12, 31, 23, 59, 59, tzinfo=UTC)), kind=Dated) == -1_000
+    assert time_of(Point(-1), "us") == -1
+
+
+@pytest.mark.parametrize("number", [b"1e308", b"-1e308", b"1e14"])
+def test_a_time_that_is_none_breaks_the_contract_in_any_unit(number):
+    contract = Contract.of("c", Point, event_time="at", time_unit="s")
+    checked = contract.check([None], [b'{"at":%b}' % number])
+    assert [violation.rule for _, violation in checked.broken] == ["event_time.range"]
+
+
+def test_an_unknown_unit_is_an_error_at_once():
+    with pytest.raises(ConfigError, match="time_unit='min': an event time is in 's', 'ms'"):
+        Contract.of("c", Point, event_time="at", time_unit="min")
