@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from engine.contracts.contract import Rule as Rule
     from engine.contracts.limits import Limits as Limits
     from engine.errors import HeadraceError as HeadraceError
+    from engine.event import Event as Event
     from engine.pattern import Pattern as Pattern
     from engine.pattern import no_skip as no_skip
     from engine.pattern import skip_past_last_event as skip_past_last_event
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from engine.policy import retry as retry
     from engine.security import Secret as Secret
     from engine.security import Security as Security
-    from engine.stream import Event as Event
     from engine.stream import Stream as Stream
     from engine.table import Window as Window
     from engine.topic import Topic as Topic
@@ -60,7 +60,7 @@ __all__ = [
 _PLACES = {
     "App": "engine.app",
     "Contract": "engine.contracts.contract",
-    "Event": "engine.stream",
+    "Event": "engine.event",
     "HeadraceError": "engine.errors",
     "Late": "tables.match",
     "Limits": "engine.contracts.limits",

@@ -40,8 +40,9 @@ class ForeignKeyJoin(Operator):
     """A foreign-key join of two tables that are topics.
 
     What comes out is keyed by the left row's key. Left and right topic need not have the same
-    number of partitions. Keys must have been put into the right topic's partitions as Kafka's own
-    clients do it (murmur2), since that is how the foreign keys are sent to them.
+    number of partitions, and may be one: employees and their managers. Keys must have been put into
+    the right topic's partitions as Kafka's own clients do it (murmur2), since that is how foreign
+    keys are sent to them.
 
     Args:
         left, right: the topics that the tables are (or tables declared with ``source=``); their
@@ -62,9 +63,8 @@ class ForeignKeyJoin(Operator):
         if how not in {"inner", "left"}:
             raise ConfigError(f"foreign-key join {name!r}: how={how!r} is neither inner nor left")
         self._left, self._right = topic_of(left, name), topic_of(right, name)
-        super().__init__(name, [self._left, self._right], **options)  # which says if they are one
+        super().__init__(name, [self._left], **options)
         self.how = how
-        self.inputs = (self._left,)
         self._sent_to: tuple[Topic, ...] = ()
         self._key_of: Callable[[Any], Any] = key_function(on)
 

@@ -26,7 +26,7 @@ from tables.globaltable import GlobalPartition
 from tables.store import META
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from engine.edges import Edges
     from engine.metrics import Metrics
@@ -59,6 +59,13 @@ class GlobalTable(Table[K, V]):
         self, name: str, *, source: Topic, cache_entries: int = 100_000, **options: Any
     ) -> None:
         super().__init__(name, source=source, cache_entries=cache_entries, **options)
+        of_topic = {"key_type": self.key_type, "value_type": self.value_type}
+        for what, kind in of_topic.items():
+            if options.get(what, kind) is not kind:
+                raise ConfigError(
+                    f"global table {name!r}: {what} is {kind} on topic {source.name}, and not "
+                    f"{options[what]}: leave it out, or say what the topic's contract says"
+                )
 
     def _here(self) -> Any:
         try:
@@ -167,9 +174,10 @@ class World:
         if not self._handles:
             return
         async with self._turn:
-            if self._edges.clock.elapsed_ms() - self._counted_ms > 1000 * COUNT_S:
-                await self._count()
             began_ms = self._edges.clock.now_ms()
+            counting = self._edges.clock.elapsed_ms() - self._counted_ms > 1000 * COUNT_S
+            if counting:
+                await self._count()
             bounds = await self._edges.log.bounds(list(self._at), stable=True)
             for tp, (first, end) in bounds.items():
                 if self._misfits(tp, first, end):
@@ -178,7 +186,7 @@ class World:
                         f"at {self._at[tp]}: the topic was created anew, or has lost records. "
                         "Restart the worker, which reads it anew"
                     )
-            if await self._read_to(bounds):
+            if await self._read_to(bounds) or counting:
                 self._store.write({META: [incarnation.current(began_ms)]})
 
     async def _read_to(self, bounds: dict[TP, tuple[int, int]]) -> int:
@@ -231,6 +239,14 @@ class World:
                     f"the global tables' store cannot be read and was emptied ({error}): restart "
                     "the worker, which reads them anew"
                 ) from error
+
+    def refuse(self, anew: Collection[str]) -> None:
+        """Raise a ConfigError if a table's topic is among those that were created anew."""
+        for name in sorted(self._owners.keys() & set(anew)):
+            raise ConfigError(
+                f"topic {name} of global table {self._owners[name].name!r} was created anew: "
+                "restart the worker, which reads it anew"
+            )
 
     def raise_failed(self) -> None:
         """Raise what ended the following, if anything has."""

@@ -19,12 +19,14 @@ from engine.context import current
 from engine.cpu import fn_name
 from engine.errors import ConfigError
 from engine.feed import TICK
+from engine.windowed import milliseconds
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from engine.clock import Clock
     from engine.feed import Feed
+    from engine.table import Seconds
 
 SIZE_MAX = 10_000_000
 
@@ -79,7 +81,7 @@ class LookupCalls:
         self,
         fn: Callable[[Any], Any],
         *,
-        ttl: float,
+        ttl: Seconds,
         size: int,
         concurrency: int,
         timeout: float | None,
@@ -91,10 +93,11 @@ class LookupCalls:
             raise ConfigError(f"{name}: concurrency={concurrency}: 1 to {CONCURRENCY_MAX} calls")
         if timeout is not None and timeout <= 0:
             raise ConfigError(f"{name}: timeout={timeout}: seconds, more than 0")
-        if ttl < 0 or not 0 <= size <= SIZE_MAX:
+        ttl_ms = milliseconds(ttl)
+        if ttl_ms < 0 or not 0 <= size <= SIZE_MAX:
             raise ConfigError(f"{name}: ttl={ttl}, size={size}: 0 s or more, 0 to {SIZE_MAX} keys")
         self.most = concurrency
-        self._bounds = 1000 * ttl, size
+        self._bounds = ttl_ms, size
         self._fn = fn
         self._timeout_s = timeout
         self._feed: Feed

@@ -389,6 +389,7 @@ class Engine:
 
     async def _begin_anew(self, topics: set[str]) -> None:
         """Make the tasks anew that have to do with topics that were created anew."""
+        self.world.refuse(topics)
         keys = self.assignment.touching(topics)
         log.warning("created anew: %s; its tasks begin anew", ", ".join(sorted(topics)))
         async with self._turn:

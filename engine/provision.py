@@ -71,12 +71,14 @@ async def _create_moves(topology: Topology, admin: Admin) -> None:
 
 async def _create_between(topology: Topology, admin: Admin) -> None:
     """Create the other internal inputs: as many partitions as what they are read with has."""
-    known = await admin.partitions(list(topology.inputs))
+    moved = {node.moved for part in topology.parts for node in part.nodes}
     for part in topology.parts:
-        widths = [known[topic.name] for topic in part.inputs if topic.name in known]
-        missing = [topic for topic in part.inputs if topic.internal and topic.name not in known]
-        if widths:
-            await admin.create([topic.sized(max(widths)) for topic in missing])
+        internal = [each for each in part.inputs if each.internal and each not in moved]
+        if internal:
+            known = await admin.partitions([topic.name for topic in part.inputs])
+            widest = max(known.values(), default=0)
+            missing = [each for each in internal if widest and each.name not in known]
+            await admin.create([topic.sized(widest) for topic in missing])
 
 
 def _check_changelog(name: str, width: int, partitions: dict[str, int]) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from engine import cpu
 from engine.ahead import Ahead, AsyncCalls, Calls
 from engine.chunks import chunks
 from engine.errors import ConfigError
+from engine.event import Event, event_in_hand
 from engine.feed import TICK, Feed
 from engine.foreignkey import table_join_with
 from engine.joins import operator_of, pairs_with
@@ -25,7 +26,6 @@ from engine.operator import results
 if TYPE_CHECKING:
     from engine.operator import Make, Operator
     from engine.pattern import Pattern
-    from engine.record import Headers
     from engine.table import Seconds, Table
     from engine.topic import Topic
 
@@ -33,18 +33,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 U = TypeVar("U")
 V = TypeVar("V")
-
-
-class Event(NamedTuple):
-    """An event with what came with it (``stream.events()``)."""
-
-    key: Any
-    value: Any
-    headers: Headers
-    timestamp: float
-    topic: str
-    partition: int
-    offset: int
 
 
 class Stream(Generic[T]):
@@ -99,12 +87,7 @@ class Stream(Generic[T]):
         return self._view(source)
 
     def _event(self, value: Any) -> Event:
-        run, i = self._feed.context.run, self._feed.context.index
-        assert run is not None
-        return Event(
-            self._key(), value, run.headers[i], run.timestamps[i] / 1000,
-            run.tp.topic, run.tp.partition, run.offsets[i],
-        )  # fmt: skip
+        return event_in_hand(self._feed.context, self._key(), value)
 
     def enumerate(self, start: int = 0) -> Stream[tuple[int, T]]:
         """Yield (number, value)."""
@@ -200,7 +183,8 @@ class Stream(Generic[T]):
             ConfigError: these do not go together.
         """
         if on is not None and not getattr(other, "is_global", False):
-            return self.group_by(on).join(other, how=how, **times)  # type: ignore[call-overload, no-any-return]
+            name = f"join-{other.name}" if inspect.isroutine(on) else None
+            return self.group_by(on, name=name).join(other, how=how, **times)  # type: ignore[call-overload, no-any-return]
         wanted = operator_of(other, how=how, **times)
         if wanted is not None:
             return self._operate(*wanted)
@@ -297,7 +281,7 @@ class Stream(Generic[T]):
         fn: Callable[[Any], Awaitable[U]],
         *,
         on: Any = None,
-        ttl: float = 60.0,
+        ttl: Seconds = 60,
         size: int = 10_000,
         concurrency: int = 100,
         timeout: float | None = None,
@@ -311,7 +295,7 @@ class Stream(Generic[T]):
         Args:
             fn: a coroutine function of the key, which must be hashable.
             on: the key: a field, its name or a function of the value; None: the record's key.
-            ttl: so many seconds an answer counts, from when it came; 0: answers are not kept.
+            ttl: how long an answer counts, from when it came (s); 0: answers are not kept.
             size: so many answers are kept in each task; the least recently used go first.
             concurrency, timeout: as in :meth:`map_async`.
 

@@ -13,6 +13,7 @@ from engine.errors import ConfigError
 from engine.operator import Operator
 from engine.table import Seconds, TableHandle
 from engine.topic import Topic
+from engine.windowed import milliseconds
 from tables.codec import Codec
 from tables.tablejoin import STANDS_ALONE, How, TableJoinPartition, restored
 
@@ -53,11 +54,12 @@ class TableJoin(Operator):
     ) -> None:
         if how not in STANDS_ALONE:
             raise ConfigError(f"table join {name!r}: how={how!r} is none of inner, left, outer")
-        if history is not None and history < 0:
+        history_ms = None if history is None else milliseconds(history)
+        if history_ms is not None and history_ms < 0:
             raise ConfigError(f"table join {name!r}: history={history}: seconds, 0 or more")
         super().__init__(name, [topic_of(left, name), topic_of(right, name)], **options)
         self.how = how
-        self.history_ms = None if history is None else round(1000 * history)
+        self.history_ms = history_ms
 
     def open(self, store: Store, emit: Emit | None) -> TableJoinPartition:
         """Return this join's partition on a task's store."""

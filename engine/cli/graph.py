@@ -98,6 +98,8 @@ def graph_of(app: App, *, dead_letters: bool = False) -> Graph:
     """
     topology = app.topology()
     made = _Making(app)
+    for table in topology.globals:
+        made.table(table, None)
     for part in topology.parts:
         made.add_part(part, dead_letters=dead_letters)
     for topic in topology.topics.values():
@@ -122,7 +124,7 @@ class _Making:
         for topic in part.inputs:
             self.topic(topic, part.name, repartition=topic.internal and topic.name in moved)
         for table in part.tables:
-            self._table(table, part.name)
+            self.table(table, part.name)
         for node in part.nodes:
             self._node(node, part.name)
         if dead_letters:
@@ -139,7 +141,7 @@ class _Making:
             "topic",
             topic.name,
             part,
-            "repartition topic" if repartition else "topic",
+            f"{_nature(topic, repartition=repartition)}topic",
             f"{topic.contract.name} v{topic.contract.version}",
             topic.config.partitions,
             repartition,
@@ -156,8 +158,12 @@ class _Making:
     def _edge(self, source: str, target: str, how: How) -> None:
         self.edges[Edge(source, target, how)] = None
 
-    def _table(self, table: TableHandle, part: str) -> None:
-        """Add a table or an operator, and what flows into it and out of it by itself."""
+    def table(self, table: TableHandle, part: str | None) -> None:
+        """Add a table or an operator, and what flows into it and out of it by itself.
+
+        Args:
+            part: of a global table none: each worker has it.
+        """
         kind: Kind = "operator" if isinstance(table, Operator) else "table"
         log = table.changelog.name if table.changelog is not None else ""
         me = self._vertex(
@@ -187,7 +193,7 @@ class _Making:
         for each in operators:
             self._edge(_id(each), me, "yield")
         for table in self._own_tables(node):
-            if table.source is not None:
+            if table.is_global or table.source is not None:
                 self._edge(_id(table), me, "use")
             else:
                 self._edge(me, _id(table), "update")
@@ -202,7 +208,8 @@ class _Making:
         """Return the tables that an agent's own code uses, not only its operators."""
         own = tables_used_by(node.agent, tuple(self._app.declared_tables.values()))
         own_names = {table.name for table in own if not isinstance(table, Operator)}
-        return [table for table in node.tables if table.name in own_names]
+        everywhere = [table for table in own if table.is_global and node.stage != "before"]
+        return [*everywhere, *(table for table in node.tables if table.name in own_names)]
 
     def _sink(self, agent: str, sink: Any) -> None:
         topic = sink.channel if isinstance(sink, Agent) else sink
@@ -212,6 +219,10 @@ class _Making:
             name = str(getattr(sink, "__name__", sink))
             vertex = Vertex(f"function:{name}", "function", name, about="function")
             self._edge(agent, self._vertex(vertex), "call")
+
+
+def _nature(topic: Topic, *, repartition: bool) -> str:
+    return "repartition " if repartition else "internal " if topic.internal else ""
 
 
 def _id(table: TableHandle) -> str:

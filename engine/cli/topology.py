@@ -91,6 +91,13 @@ def tree(graph: Graph) -> Iterator[str]:
     for part in graph.parts:
         yield ""
         yield from leaves.lines(f"sub-topology {part}", leaves.roots(part))
+    loads = [edge for edge in graph.edges if edge.how == "load"]
+    ours = {v.id for v in graph.of_part(None) if v.kind == "table"}
+    roots = {edge.source for edge in loads if edge.target in ours}
+    shared = [v for v in graph.vertices if v.id in roots]
+    if shared:
+        yield ""
+        yield from leaves.lines("whole on each worker", shared)
     apart = [v for v in graph.of_part(None) if v.id not in leaves.shown]
     if apart:
         yield ""
@@ -122,7 +129,8 @@ class _Tree:
                     at = waiting.pop()
                     if at not in reached:
                         reached.add(at)
-                        waiting += [edge.target for edge in self._following.get(at, ())]
+                        following = self._following.get(at, ())
+                        waiting += [edge.target for edge in following if edge.target in mine]
         return found
 
     def lines(self, title: str, roots: list[Vertex]) -> Iterator[str]:
@@ -153,7 +161,7 @@ class _Tree:
                 self._walk(there, below, rows, last=ends)
             else:  # where it goes on
                 name = f"{below}{'└─' if ends else '├─'} {there.name}"
-                rows.append((name, f"topic of sub-topology {there.part}"))
+                rows.append((name, f"{there.kind} of sub-topology {there.part}"))
 
 
 def _about(vertex: Vertex) -> str:

@@ -133,6 +133,38 @@ def test_late_events_are_shown_on_their_way() -> None:
     assert describe(app)[0]["sinks"] == ["late-orders"]
 
 
+def test_global_tables_and_the_topics_of_a_foreign_key_join_are_shown() -> None:
+    """The whole round of a foreign-key join, and a table that belongs to no sub-topology."""
+    app = App("shop")
+    orders, products, countries = (
+        app.topic(name, key_type=str, value_type=Order, compacting=True)
+        for name in ("orders", "products", "countries")
+    )
+    atlas = app.GlobalTable("atlas", source=countries)
+    sold = app.ForeignKeyJoin("sold", orders, products, on=Order.customer)
+
+    @app.agent(sold)
+    async def bill(rows):
+        async for _ in rows:
+            atlas.get("de")
+
+    graph = graph_of(app)
+    edges = [(edge.source, edge.how, edge.target) for edge in graph.edges]
+    rest = ["topic:shop-sold-subscriptions", "agent:sold-right", "topic:shop-sold-answers"]
+    round_ = ["topic:orders", "operator:sold", *rest, "operator:sold"]
+    assert set(pairwise(round_)) <= {(source, target) for source, _, target in edges}
+    assert ("topic:countries", "load", "table:atlas") in edges
+    assert ("table:atlas", "use", "agent:bill") in edges
+    assert next(v for v in graph.vertices if v.id == "table:atlas").part is None
+    lines = written(graph, "text").splitlines()
+    at = lines.index("whole on each worker")
+    assert [re.sub(r"^\W+| {2,}.*", "", each) for each in lines[at + 1 : at + 4]] == [
+        "countries", "atlas", "bill",
+    ]  # fmt: skip
+    assert any("└─ shop-sold-answers" in each for each in lines)
+    check_readable(written(graph, "svg"))
+
+
 def test_a_topic_is_in_the_sub_topology_that_reads_it() -> None:
     """Whoever writes to it; what none reads is in none."""
     app = shop()

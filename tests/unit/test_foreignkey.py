@@ -248,6 +248,26 @@ def test_a_method_of_the_stream_does_the_same():
         assert "viewed-tell-table-join-products-answers" in driver.broker.counts
 
 
+def test_a_table_can_be_joined_with_itself():
+    app = App("selfish")
+    staff = app.topic("staff", value_type=Order, key_type=str, compacting=True)  # product: the boss
+    out = app.topic("out", value_type=str, key_type=str, compacting=True)
+    led = app.ForeignKeyJoin("led", staff, staff, on=Order.product)
+
+    @app.agent(led, sink=[out])
+    async def tell(rows):
+        async for row in rows:
+            yield row and f"{row[0].count} under {row[1].count}"
+
+    with Driver(app, partitions=3) as driver:
+        for number in range(1, 8):  # each is led by half the number
+            boss = f"s{number // 2}" if number > 1 else None
+            driver.pipe("staff", key=f"s{number}", value=Order(boss, number))
+        assert table_of(driver) == {f"s{n}": f"{n} under {n // 2}" for n in range(2, 8)}
+        driver.pipe("staff", key="s1", value=Order(None, 100))
+        assert table_of(driver) == {"s2": "2 under 100", "s3": "3 under 100"}
+
+
 updates = st.lists(
     st.one_of(
         st.tuples(

@@ -163,12 +163,20 @@ def test_a_topic_that_was_created_anew_while_nobody_looked_is_read_anew(told):
         assert [order(driver, key) for key in ("de", "es")] == [["?"], ["Spain"]]
 
 
-def test_a_topic_that_is_created_anew_meanwhile_ends_the_worker():
-    with driver_of(declared()) as driver:
+@pytest.mark.parametrize("told", ["id", "offsets"])
+def test_a_topic_that_is_created_anew_meanwhile_ends_the_worker(told):
+    driver = driver_of(declared())
+    driver.broker.ids["countries"] = "one"
+    with driver:
         settle_in(driver, de="Germany", fr="France", it="Italy")
         replace(driver)
-        with pytest.raises(ConfigError, match="Restart the worker, which reads it anew"):
-            driver.settle()
+        if told == "id":
+            driver.broker.ids["countries"] = "other"
+            for number in range(9 * 5):  # as many records as before, and more
+                driver.broker.produce("countries", b"x", None, 0, partition=number % 5)
+        with pytest.raises(ConfigError, match="estart the worker, which reads it anew"):
+            driver.advance(6)
+            driver.advance(6)
         driver.crash()
         driver.restart()
         assert [order(driver, key) for key in ("de", "es")] == [["?"], ["Spain"]]
@@ -182,6 +190,17 @@ def test_a_store_that_is_too_old_for_its_topics_tombstones_is_read_anew():
         driver.clock.move_to(2 * 86_400_000)
         driver.restart()
         assert [order(driver, key) for key in ("de", "fr")] == [["Germany"], ["?"]]
+
+
+def test_a_topic_that_is_silent_for_days_is_not_read_again():
+    with driver_of(declared()) as driver:
+        settle_in(driver, de="Germany")
+        driver.broker.stores["global"].write({"atlas": [(b"fr", b'{"name":"kept"}')]})
+        for _ in range(3):
+            driver.advance(40_000)
+        driver.crash()
+        driver.restart()
+        assert order(driver, "fr") == ["kept"]
 
 
 def test_it_takes_no_part_in_what_must_be_co_partitioned_and_is_in_the_topology():
@@ -199,6 +218,11 @@ def test_it_is_read_only_and_for_agents():
         atlas["de"] = Country("Germany")
     with pytest.raises(ContextError, match="inside an agent"):
         atlas.get("de")
+    with pytest.raises(ConfigError, match="history"):
+        app.stream("orders").join(atlas, on="country", grace=5).to(name="late")
+        app.topology()
+    with pytest.raises(ConfigError, match=r"value_type is .*Country.* and not"):
+        app.GlobalTable("other", source=app.topic("more", value_type=Country), value_type=Order)
     with pytest.raises(ConfigError, match="needs source="):
         app.GlobalTable("nothing")
     with pytest.raises(ConfigError, match="would be the same global table"):

@@ -337,7 +337,8 @@ def test_an_agent_may_return_after_one_event():
 # --- moves ---------------------------------------------------------------------------------------
 
 
-def test_a_join_on_another_key_moves_the_records_there():
+@pytest.mark.parametrize("on", [Order.account_id, "account_id", lambda order: order.account_id])
+def test_a_join_on_another_key_moves_the_records_there(on):
     app, topic = make()
     accounts = app.topic("accounts", value_type=str, key_type=str, compacting=True)
     out = app.topic("out", value_type=str, key_type=str)
@@ -345,7 +346,7 @@ def test_a_join_on_another_key_moves_the_records_there():
 
     @app.agent(topic, sink=[out])
     async def name(stream):
-        async for order, found in stream.join(names, on=Order.account_id, how="left"):
+        async for order, found in stream.join(names, on=on, how="left"):
             yield f"{order.account_id} {found}"
 
     with Driver(app, partitions=4) as driver:

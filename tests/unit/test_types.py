@@ -22,6 +22,11 @@ class Profile(Struct):
 app = App("types")
 profiles = app.Table("profiles", key_type=str, value_type=Profile)
 anything = app.Table("anything")
+names = app.topic("names", key_type=str, value_type=Profile, compacting=True)
+tiers = app.GlobalTable("tiers", source=names, key_type=str, value_type=Profile)
+
+async def score_of(user: str) -> float:
+    return 0.5
 
 @app.agent(app.topic("orders", value_type=Order))
 async def work(orders: Stream[Order]) -> None:
@@ -33,6 +38,8 @@ async def work(orders: Stream[Order]) -> None:
     reveal_type(profiles.get("ann"))
     reveal_type(profiles["ann"])
     reveal_type(anything["ann"])
+    reveal_type(orders.join(tiers, on=Order.user))
+    reveal_type(orders.lookup(score_of, on=Order.user))
     async for number, order in orders.enumerate():
         reveal_type(order)
         order.amuont
@@ -40,7 +47,8 @@ async def work(orders: Stream[Order]) -> None:
 
 SEEN = [
     "Stream[Order]", "Stream[int]", "Stream[tuple[Order, Profile]]", "Stream[Profile | None]",
-    "Stream[list[Order]]", "Profile | None", "Profile", "Any", "Order",
+    "Stream[list[Order]]", "Profile | None", "Profile", "Any",
+    "Stream[tuple[Order, Profile]]", "Stream[tuple[Order, float]]", "Order",
 ]  # fmt: skip
 
 
