@@ -191,6 +191,19 @@ def test_a_pair_does_not_stay_behind_when(race):
     assert cluster.table.get(b"a") is None
 
 
+def test_a_version_is_not_given_out_again_by_the_next_owner():
+    store, sent = MemoryStore(), []
+    for number in range(3):
+        left = LeftPartition(
+            "left", store, how="inner", codecs=(ANY, ANY), foreign_key=lambda _: b"x",
+            send=lambda *subscription: sent.append(subscription),
+        )  # fmt: skip
+        left.step(0, b"a", number, "value")
+        cut = left.cut()
+        store.write({"left": cut.changelog})  # as a restore does
+    assert [version for _, _, version, *_ in sent] == [1, 2, 3]
+
+
 def test_subscribers_come_in_key_order_whether_they_are_stored_or_not():
     right = RightPartition("right", MemoryStore(), chunk=5)
     for number in range(40):
