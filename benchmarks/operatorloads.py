@@ -6,15 +6,17 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-from benchmarks.loads import SCATTER, START, Case, Load, Rows, S
-from engine import App
+from benchmarks.loads import HOUR, MIN, SCATTER, START, Case, Load, Rows, S
+from engine import App, Pattern
 from engine.joins import AsOfJoin
 from engine.operator import Operator
+
+LOGIN, PURCHASE, LOOK = range(3)
 
 
 def cases(part: int) -> list[Case]:
     """Return all cases, with a ``part``-th of the events, keys, records and matches."""
-    return [*_stream_joins(part), *_as_of_joins(part)]
+    return [*_stream_joins(part), *_as_of_joins(part), *_patterns(part)]
 
 
 def _step(partition: Any) -> Callable[..., Any]:
@@ -109,3 +111,73 @@ def _as_of_joins(part: int) -> list[Case]:
              Load(f"{many:,} versions of one key, {many // 2:,} events wait",
                   of(many, many // 2), ask, changes(1), 2 * many)),
     ]  # fmt: skip
+
+
+def _patterns(part: int) -> list[Case]:
+    """Return cases of login -> purchase: an event is a login (0), a purchase (1) or neither."""
+
+    def of(within: int) -> Callable[[], Operator]:
+        def declare() -> Operator:
+            app: Any = App("blowup")
+            pattern = (
+                Pattern.begin("login").where(lambda event: event == LOGIN)
+                .followed_by("purchase").where(lambda event: event == PURCHASE)
+                .within(within / S)
+            )  # fmt: skip
+            topic = app.topic("events", key_type=str, value_type=int)
+            match: Operator = app.Match("m", topic, pattern, cache_entries=10**6)
+            return match
+
+        return declare
+
+    many, few = 10_000 // part, 100
+    return [
+        Case("pattern", 1_000_000 // part,
+             Load(f"{10_000 // part:,} keys", of(MIN), _step, visits(10_000 // part)),
+             Load("1 key", of(MIN), _step, visits(1))),
+        Case("pattern", 200_000 // part,
+             Load(f"{few:,} partial matches, a key each", of(HOUR), _step,
+                  looks(few, few), 2 * few),
+             Load(f"{many:,} partial matches, a key each", of(HOUR), _step,
+                  looks(many, many), 2 * many)),
+        Case("pattern", 200_000 // part,
+             Load(f"{few:,} partial matches of one key", of(HOUR), _step, looks(1, few), 2 * few),
+             Load(f"{many:,} partial matches of one key", of(HOUR), _step, looks(1, many),
+                  2 * many)),
+        Case("pattern", 200_000 // part,
+             Load(f"{few:,} partial matches of one key, coming and going", of(few), _step,
+                  logins(), 2 * many),
+             Load(f"{many:,} partial matches of one key, coming and going", of(many), _step,
+                  logins(), 2 * many)),
+    ]  # fmt: skip
+
+
+def visits(keys: int) -> Callable[[], Rows]:
+    """Return a login, three looks and a purchase of so many keys by turns."""
+
+    def rows() -> Rows:
+        for n in count():
+            kind = (LOGIN, LOOK, LOOK, LOOK, PURCHASE)[n // keys % 5]
+            yield 0, b"user_%d" % (n * SCATTER % keys), START + n, kind
+
+    return rows
+
+
+def looks(keys: int, logins: int) -> Callable[[], Rows]:
+    """Return so many logins, then events that mean nothing to who waits for a purchase."""
+
+    def rows() -> Rows:
+        for n in count():
+            yield 0, b"user_%d" % (n % keys), START + n // 100, LOGIN if n < logins else LOOK
+
+    return rows
+
+
+def logins() -> Callable[[], Rows]:
+    """Return a login of one key each ms, and nothing else."""
+
+    def rows() -> Rows:
+        for n in count():
+            yield 0, b"user", START + n, LOGIN
+
+    return rows

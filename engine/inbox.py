@@ -134,6 +134,10 @@ class Inbox:
             if each.records >= records or each.bytes >= most
         ]  # fmt: skip
 
+    def drained(self) -> bool:
+        """Say whether nothing waits, and no input is known to have more."""
+        return all(each.caught_up() and not each.queue for each in self.inputs.values())
+
     def next(self, limit: int) -> Batch | None:
         """Return the next records to work on, up to ``limit``; None: none is ready."""
         ready = [each for each in self.inputs.values() if each.queue]

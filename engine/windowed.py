@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from engine.aggregate import is_aggregates
 from engine.errors import ConfigError
 from engine.results import late_writer
-from engine.table import Emitter, Kind, Seconds, TableHandle, Window
+from engine.table import Kind, Seconds, TableHandle, Window, emitter_to
 from tables.session import Gap, Session, SessionPartition, restored, sessions_codec
 from tables.sliding import Sliding, SlidingPartition
 from tables.sliding import restored as restored_sliding
@@ -85,8 +86,8 @@ def sliding(
     windows = Sliding(milliseconds(size), patience_ms(grace, delay))
     if windows.size_ms <= 0:
         raise ConfigError(f"table {table.name!r}: a window needs 0 < size")
-    if "every" in options:
-        raise ConfigError(f"table {table.name!r}: every= is for tumbling and hopping windows")
+    for option in {"every", "retention"} & options.keys():
+        raise ConfigError(f"table {table.name!r}: {option}= is for tumbling and hopping windows")
     return WindowedTable(table, windows, **options)
 
 
@@ -95,12 +96,13 @@ class WindowedTable(TableHandle):
 
     Args:
         windows: which ones there are: tumbling and hopping, or sliding.
-        reduce: (value, event) -> value, for :meth:`update`.
+        reduce: (value, event) -> value, for :meth:`update`; None: the table's own.
         sink: the topic for results.
         emit: ``final`` (once, when a window has closed) or ``updates`` (at each change).
         into: makes the result record of (key, window, value).
         every: with ``final``: show what the open windows hold whenever stream time passes a
             multiple of so many seconds.
+        retention: for so many seconds after its close a window can be read, by ``at``.
         late: the topic for events that come too late, as they came (:attr:`late`).
         idle: without input for so many seconds, stream time moves on with the wall clock
             (:mod:`engine.idle`).
@@ -118,6 +120,7 @@ class WindowedTable(TableHandle):
         emit: Emission = "final",
         into: Callable[[Any, Window, Any], Any] | None = None,
         every: Any = 0,
+        retention: Any = 0,
         late: Topic | None = None,
         idle: Any = 0,
         expires: Any = None,
@@ -127,20 +130,21 @@ class WindowedTable(TableHandle):
             table.name,
             key_type=table.key_type,
             value_type=table.value_type,
-            emitter=Emitter(sink, emit, into) if sink is not None else None,
+            emitter=emitter_to(sink, emit, into, table.value_type),
             cache_entries=table.cache_entries,
         )
         if table.source is not None:
             raise ConfigError(f"table {table.name!r} is a topic and cannot be windowed")
         self.windows = windows
         self.every_ms = milliseconds(every)
+        self.retention_ms = milliseconds(retention)
         self.late_topic = late
         self.idle_ms = milliseconds(idle)
         if self.every_ms and (sink is None or emit != "final"):
             raise ConfigError(f"table {table.name!r}: every= needs sink= and emit='final'")
         self.default = table.default
         self.aggregate = Aggregate(
-            table.default or (lambda: None), reduce, value_type=table.value_type
+            table.default or (lambda: None), reduce or table.reduce, value_type=table.value_type
         )
 
     def open(self, store: Store, emit: Emit | None) -> WindowPartition | SlidingPartition:
@@ -155,7 +159,7 @@ class WindowedTable(TableHandle):
         }
         if isinstance(self.windows, Sliding):
             return SlidingPartition(self.name, store, windows=self.windows, **options)
-        options["every_ms"] = self.every_ms
+        options |= {"every_ms": self.every_ms, "retention_ms": self.retention_ms}
         return WindowPartition(self.name, store, windows=self.windows, **options)
 
     def restored(self, changes: list[Change]) -> dict[str, list[Change]]:
@@ -215,6 +219,13 @@ class WindowSet(msgspec.Struct, gc=False, eq=False):
         """Return the value in the latest window of the stream's time, or the table's default."""
         return self.partition.value(self.key, self.partition.stream_time)
 
+    def at(self, time_ms: int) -> Any:
+        """Return the value in the latest window of a time (ms), or the table's default.
+
+        Closed windows can be read for as long as the table's ``retention`` says.
+        """
+        return self.partition.value(self.key, time_ms)
+
     def value(self) -> Any:
         """Return what :meth:`current` does (Faust's name)."""
         return self.current()
@@ -248,8 +259,9 @@ class SessionTable(TableHandle):
     Args:
         grace: how many seconds after its end + gap a session still takes late events.
         initial: makes an empty value; None: ``value_type()``.
-        reduce: (value, event) -> value; it may change the value in place and return it. Without
-            it a session's value is the number of its events.
+        reduce: (value, event) -> value; it may change the value in place and return it. It comes
+            from ``value_type`` where that is a class of :class:`engine.aggregates.Aggregates`, as
+            ``merge`` does; without either a session's value is the number of its events.
         merge: (value, value) -> value, when an event bridges two sessions.
         sink, emit, into, late, idle: as for :class:`WindowedTable`.
         delay: of the watermark, in seconds: sessions are closed by stream time less so much.
@@ -274,8 +286,10 @@ class SessionTable(TableHandle):
         idle: Any = 0,
         **options: Any,
     ) -> None:
-        emitter = Emitter(sink, emit, into) if sink is not None else None
-        super().__init__(name, emitter=emitter, **options)
+        kind = options.get("value_type")
+        super().__init__(name, emitter=emitter_to(sink, emit, into, kind), **options)
+        if is_aggregates(kind):
+            reduce, merge = reduce or kind.add, merge or kind.merge
         if milliseconds(gap) <= 0:
             raise ConfigError(f"session table {name!r}: gap must be more than 0 seconds")
         if (reduce is None) != (merge is None):

@@ -12,6 +12,7 @@ watermark that lags by nothing: there, the last record of a window closes it and
 
 from __future__ import annotations
 
+from collections import deque
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -109,9 +110,9 @@ class WindowPartition:
 
     __slots__ = (
         "_aggregate", "_cells", "_dirty", "_early_at", "_emission", "_emit", "_emptied", "_every",
-        "_gone", "_initial", "_key", "_on_late", "_open", "_span", "_starts", "_store", "_tumbling",
-        "_value", "bytes_max", "cache_entries", "entry_bytes", "family", "late", "next_close_ms",
-        "stream_time", "windows",
+        "_gone", "_initial", "_kept", "_key", "_on_late", "_open", "_retention", "_span", "_starts",
+        "_store", "_tumbling", "_value", "bytes_max", "cache_entries", "entry_bytes", "family",
+        "late", "next_close_ms", "stream_time", "windows",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913
@@ -126,6 +127,7 @@ class WindowPartition:
         emit: Callable[[Any, int, int, Any, int], None] | None = None,
         on_late: Callable[[], None] | None = None,
         every_ms: int = 0,
+        retention_ms: int = 0,
         cache_entries: int = 200_000,
     ) -> None:
         self.family = family
@@ -149,6 +151,8 @@ class WindowPartition:
         self._value = stamped_codec(aggregate.value_type)
         self._open: dict[int, _Window] = {}
         self._starts: list[int] = []  # of what is open, as a heap
+        self._retention = retention_ms
+        self._kept: deque[int] = deque()  # the starts of windows that are closed, for reading only
         self._cells = 0  # in all open windows
         self._dirty: list[tuple[int, Any, _Cell]] = []
         self._gone: list[Change] = []  # the tombstones of entries that the store has
@@ -243,14 +247,17 @@ class WindowPartition:
             self._emit(key, start, start + self.windows.size_ms, cell.value, cell.timestamp)
 
     def get(self, key: Any, ts: int) -> Any:
-        """Return the value of the latest window that contains ``ts``, or None."""
+        """Return the value of the latest window that contains ``ts``, or None.
+
+        A window that has closed is there for as long as ``retention_ms`` says.
+        """
         starts = self.windows.starts(ts)
         cell = self._find(starts[-1], key) if starts else None
         return None if cell is None else cell.value
 
     def _find(self, start: int, key: Any) -> _Cell | None:
         window = self._open.get(start)
-        if window is None:
+        if window is None or start + self._span + self._retention <= self.stream_time:
             return None
         cell = window.get(key)
         return cell if cell is not None or window.complete else self._stored(window, start, key)
@@ -278,7 +285,14 @@ class WindowPartition:
         """Do what has come due since stream time was ``before``."""
         now, starts = self.stream_time, self._starts
         while starts and starts[0] + self._span <= now:
-            self._close(heappop(starts))
+            start = heappop(starts)
+            if not self._retention:
+                self._close(start)
+                continue
+            if start + self._span > before:  # else it had closed before a restart
+                self._show(start)
+            self._kept.append(start)
+        self._drop_kept(now - self._span - self._retention)
         if now >= self._early_at:
             if before != NO_TIME and before // self._every < now // self._every:
                 self._show_all()
@@ -287,16 +301,26 @@ class WindowPartition:
 
     def _show_all(self) -> None:
         """Emit what the open windows hold by now."""
-        assert self._emit is not None
-        for start in sorted(self._open):
+        for start in sorted(self._starts):
+            self._show(start)
+
+    def _show(self, start: int) -> None:
+        """Emit what a window holds, where it is to be seen, in the order of its keys."""
+        if self._emission == "final":
+            assert self._emit is not None
             end = start + self.windows.size_ms
             for _, key, cell in self._entries(start):
                 self._emit(key, start, end, cell.value, cell.timestamp)
 
-    def _close(self, start: int) -> None:
+    def _drop_kept(self, latest: int) -> None:
+        """Delete the windows that were kept and begin at ``latest`` or before."""
+        while self._kept and self._kept[0] <= latest:
+            self._close(self._kept.popleft(), show=False)
+
+    def _close(self, start: int, *, show: bool = True) -> None:
         """Emit (when final) and delete every entry of one window, in the order of its keys."""
         end = start + self.windows.size_ms
-        emit = self._emit if self._emission == "final" else None
+        emit = self._emit if show and self._emission == "final" else None
         prefix = encode_time(start)
         gone = self._gone
         stored = len(gone)
@@ -326,8 +350,10 @@ class WindowPartition:
 
     def close_all(self) -> None:
         """Close every window now: the input has ended."""
+        self._drop_kept(NEVER)
         while self._starts:
-            self._close(heappop(self._starts))
+            start = heappop(self._starts)
+            self._close(start, show=start + self._span > self.stream_time)
         self._plan_close()
 
     def items(self) -> list[tuple[Any, int, int, Any]]:
@@ -335,7 +361,8 @@ class WindowPartition:
         size = self.windows.size_ms
         return [
             (key, start, start + size, cell.value)
-            for start in sorted(self._open)
+            for start in sorted(self._starts)
+            if start + self._span > self.stream_time  # those that were kept come back as open ones
             for _, key, cell in self._entries(start)
         ]
 

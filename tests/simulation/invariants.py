@@ -94,7 +94,7 @@ def expect(run, number):
     """Work one partition out."""
     settings = run.job
     expected = Expected()
-    for topic in ("totals-out", "flaky-out", "large-out", "counts-out", "visits-out"):
+    for topic in ("totals-out", "flaky-out", "large-out", "counts-out", "late-out", "visits-out"):
         expected.outputs[topic] = []
     counts, visits, time = expected.counts, expected.visits, -1
     for _, (_, value, ts, headers) in readable(run, "clicks", number):
@@ -118,6 +118,8 @@ def expect(run, number):
         start = ts - ts % settings.WINDOW_MS
         if start + settings.WINDOW_MS + settings.WINDOW_GRACE_MS > time:
             counts[start, user] = counts.get((start, user), 0) + 1
+        else:
+            expected.outputs["late-out"].append(loads(value))
         close_counts(expected, time - settings.WINDOW_MS - settings.WINDOW_GRACE_MS)
         visit(visits, user, ts, time, settings)
         close_visits(expected, time, settings)
@@ -141,7 +143,7 @@ def visit(visits, user, ts, time, settings):
     end = max([ts, *(s[1] for s in joined)])
     if end >= time - gap - settings.SESSION_GRACE_MS:
         rest = [s for s in sessions if s not in joined]
-        visits[user] = [*rest, [start, end, 1 + sum(s[2] for s in joined)]]
+        visits[user] = sorted([*rest, [start, end, 1 + sum(s[2] for s in joined)]])
 
 
 def close_visits(expected, time, settings):

@@ -37,13 +37,14 @@ chunks_out = app.topic("chunks-out", key_type=str)
 flaky_out = app.topic("flaky-out", key_type=str)
 large_out = app.topic("large-out", key_type=str)
 counts_out = app.topic("counts-out", key_type=str)
+late_out = app.topic("late-out", contract=clicks.contract)
 visits_out = app.topic("visits-out", key_type=str)
 buckets_out = app.topic("buckets-out", key_type=int)
 
 totals = app.Table("totals", default=int, key_type=str)
 buckets = app.Table("buckets", default=int, key_type=int)
 counts = app.Table("counts", default=int, key_type=str).tumbling(
-    WINDOW_MS / 1000, grace=WINDOW_GRACE_MS / 1000, sink=counts_out,
+    WINDOW_MS / 1000, grace=WINDOW_GRACE_MS / 1000, sink=counts_out, late=late_out,
     into=lambda key, window, count: [key, window.start, count],
 )  # fmt: skip
 visits = app.SessionTable(

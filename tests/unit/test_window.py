@@ -20,7 +20,7 @@ def add(total, x):
 COUNT_AND_SUM = Aggregate(lambda: [0, 0], add)
 
 
-def windowed(windows, emission=None, cache_entries=100_000, key=str):
+def windowed(windows, emission=None, cache_entries=100_000, key=str, **options):
     def make(store, emit):
         def copy(key, start, end, value, ts):
             emit(key, start, end, tuple(value), ts)
@@ -28,6 +28,7 @@ def windowed(windows, emission=None, cache_entries=100_000, key=str):
         return WindowPartition(
             "w", store, windows=windows, key=key_codec(key), aggregate=COUNT_AND_SUM,
             emission=emission, emit=copy if emission else None, cache_entries=cache_entries,
+            **options,
         )  # fmt: skip
 
     return make
@@ -44,6 +45,7 @@ class Brute:
         self.size, self.advance, self.grace = size, advance, grace
         self.time = -1
         self.open = {}
+        self.kept = {}
         self.updates, self.final, self.late = [], [], 0
 
     def closed(self, start):
@@ -60,7 +62,7 @@ class Brute:
                 self.updates.append((key, start, start + self.size, row[:2], row[2]))
         for at in sorted(self.open, key=lambda at: (at[0], at[1].encode())):
             if self.closed(at[0]):
-                count, total, latest = self.open.pop(at)
+                count, total, latest = self.kept[at] = self.open.pop(at)
                 self.final.append((at[1], at[0], at[0] + self.size, (count, total), latest))
 
     def items(self):
@@ -125,6 +127,45 @@ def test_the_end_of_the_input_closes_everything(shape, events, script, cache):
     }
     harness.lose_disk()
     assert harness.partition.items() == []
+
+
+@given(
+    shapes, events, scripts, st.sampled_from(["final", "updates"]), st.integers(0, 3),
+    st.sampled_from([1, 9, 30]),
+)  # fmt: skip
+@example((10, 10, 0), [("a", 5, 1), ("a", 19, 1)], [], "final", 0, 9)
+@example(
+    (10, 10, 0), [("a", 5, 1), ("a", 30, 1), ("a", 31, 1)],
+    ["feed", "feed", "cut", "land", "crash"], "final", 0, 30,
+)  # fmt: skip
+def test_a_closed_window_can_be_read_while_it_is_kept(
+    shape, events, script, emission, cache, retention
+):
+    """And it changes nothing of what comes out, and is gone in the end."""
+    size, _, grace = shape
+    brute = Brute(*shape)
+    for event in events:
+        brute.feed(*event)
+    harness = Harness(windowed(Windows(*shape), emission, cache, retention_ms=retention), apply)
+    harness.run(events, script)
+    assert harness.emitted == (brute.final if emission == "final" else brute.updates)
+    assert harness.partition.items() == brute.items()
+    known = {**brute.kept, **brute.open}
+    for ts in range(61):
+        start = Windows(*shape).starts(ts)[-1] if Windows(*shape).starts(ts) else -1
+        for key in ("a", "é"):
+            row = known.get((start, key))
+            if start + size + grace + retention <= brute.time:
+                row = None
+            assert harness.partition.get(key, ts) == (list(row[:2]) if row else None)
+    harness.lose_disk()
+    assert harness.partition.items() == brute.items()
+    harness.partition.advance(1_000)
+    harness.partition.update("z", 3_000, 1)
+    harness.partition.close_all()
+    harness.commit()
+    assert harness.store.scan("w") == []
+    assert dict(harness.log) == dict.fromkeys(dict(harness.log))
 
 
 @given(events, events, st.integers(0, 3), st.booleans())

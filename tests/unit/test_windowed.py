@@ -187,6 +187,26 @@ def test_a_late_tombstone_stays_one():
         assert [(row.key, row.value) for row in driver.read("late")] == [("b", None)]
 
 
+def test_what_a_join_made_and_is_late_is_sent_as_the_late_topic_encodes_it():
+    """There are no bytes that it came in; its time is the join's."""
+    app = App("joined")
+    left, right = app.topic("left", key_type=str), app.topic("right", key_type=str)
+    late = app.topic("late", key_type=str)
+    pairs = app.Table("pairs", default=int, key_type=str).tumbling(10, late=late)
+
+    @app.agent(left)
+    async def count(stream):
+        async for _ in stream.join(right, within=5, grace=200):
+            pairs["a"] += 1
+
+    with Driver(app) as driver:
+        for ms in (100_000, 1_000):
+            driver.pipe("left", key="a", value={"l": ms}, timestamp=ms)
+            driver.pipe("right", key="a", value={"r": ms}, timestamp=ms + 1)
+        rows = [(row.key, row.value, row.timestamp) for row in driver.read("late")]
+        assert rows == [("a", [{"l": 1_000}, {"r": 1_000}], 1_001)]
+
+
 def test_without_a_late_topic_there_is_none_to_read():
     _, counts = make("tumbling")
     with pytest.raises(ConfigError, match="'table' keeps no late events: declare it with late="):
@@ -236,6 +256,29 @@ def test_input_ends_the_silence():
         assert rows(driver) == []
         driver.advance(60)
         assert rows(driver) == [("a", 10, 0, 10_000)]
+
+
+def test_events_that_a_take_holds_back_are_no_silence():
+    """They are input that the table has still to get."""
+    app = App("taken")
+    clicks = app.topic("clicks", contract=Contract.of("clicks", Click, event_time="at"))
+    late, out = app.topic("late", contract=clicks.contract), app.topic("counts", value_type=int)
+    counts = app.Table("table", default=int, key_type=str).tumbling(
+        10, idle=30, late=late, sink=out
+    )
+
+    @app.agent(clicks)
+    async def count(stream):
+        async for chunk in stream.take(2, within=45):
+            counts["a"] += len(chunk)
+
+    with Driver(app) as driver:
+        for seconds in (1, 2, 3):
+            click(driver, seconds)
+        driver.advance(50)
+        assert driver.read("late") == driver.read("counts") == []
+        driver.advance(60)
+        assert [row.value for row in driver.read("counts")] == [3]
 
 
 def test_time_that_has_passed_in_silence_is_committed_with_its_results():
@@ -326,6 +369,30 @@ def test_early_results_need_final_ones():
             make("tumbling", every=4, **options)
     with pytest.raises(ConfigError, match="every= is for tumbling and hopping windows"):
         make("sliding", every=4)
+
+
+# --- closed windows ------------------------------------------------------------------------------
+
+
+def test_a_closed_window_can_be_read_for_as_long_as_it_is_kept():
+    app, counts = make("tumbling", retention="1m", grace=5)
+    seen = []
+
+    @app.agent(app.topic("queries", value_type=int))
+    async def look(queries):
+        async for ms in queries:
+            found = counts["a"].at(ms)
+            seen.append(found)
+
+    with Driver(app) as driver:
+        for ms in (1_000, 2_000, 12_000):
+            click(driver, ms / 1000)
+        for latest in (12, 15, 74.999, 75):
+            click(driver, latest, "b")
+            driver.crash()
+            driver.restart()
+            driver.pipe("queries", value=9_999)
+    assert seen == [2, 2, 2, 0]
 
 
 # --- the future ----------------------------------------------------------------------------------
