@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from agents.app import app, options
-from engine import Contract, Window
+from engine import Contract, Match, Window
 
 EventType = Literal["page_view", "click", "login", "purchase", "logout"]
 UserId = Annotated[str, Meta(pattern=r"^user_\d+$")]
@@ -108,6 +108,28 @@ class EventCount(Struct, frozen=True, gc=False):
         return cls(key.user_id, key.event_type, window.start, window.end, count)
 
 
+class Conversion(Struct, frozen=True, gc=False):
+    """A login that has led to a purchase. Times in ms; ``pattern`` is what was looked for."""
+
+    user_id: str
+    login: int
+    purchase: int
+    seconds: float
+    pattern: str
+
+    @classmethod
+    def of(cls, match: Match) -> Conversion:
+        """Make the record of a match."""
+        login, purchase = match.one("login"), match.one("purchase")
+        return cls(
+            login.user_id,
+            login.timestamp,
+            purchase.timestamp,
+            (purchase.timestamp - login.timestamp) / 1000,
+            match.pattern,
+        )
+
+
 RAW_EVENTS = app.topic(
     f"{options.prefix}raw-events",
     contract=Contract.of(
@@ -146,4 +168,9 @@ USER_SESSIONS = app.topic(
 EVENT_COUNTS = app.topic(
     f"{options.prefix}event-counts",
     contract=Contract.of("event-counts", EventCount, key_type=str, key_field="user_id"),
+)
+
+CONVERSIONS = app.topic(
+    f"{options.prefix}conversions",
+    contract=Contract.of("conversions", Conversion, key_type=str, key_field="user_id"),
 )

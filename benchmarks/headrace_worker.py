@@ -23,7 +23,7 @@ PROCESS = "process"
 
 
 def app_for(job: str, group: str) -> App:
-    """The main job's app, whole (``main``) or with one of its agents alone, or the passthrough."""
+    """The main job's app with the agents to measure (``main``) or one, or the passthrough."""
     if job == "passthrough":
         from benchmarks.headrace_passthrough import app as passthrough  # noqa: PLC0415
 
@@ -32,8 +32,7 @@ def app_for(job: str, group: str) -> App:
         from agents import app, count_events, enrich, sessionize  # noqa: PLC0415
 
         alone = {"enrich": enrich, "sessions": sessionize, "tumbling": count_events}
-        if job in alone:
-            app.declared_agents[:] = [alone[job]]
+        app.declared_agents[:] = [alone[job]] if job in alone else alone.values()
     app.configure(id=group)
     return app
 

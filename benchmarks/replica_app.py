@@ -1,8 +1,9 @@
-"""The main job under a consumer group of the environment's choice, for ``headrace worker``."""
+"""The main job's measured agents under a consumer group of the environment's choice."""
 
 import os
 
-from agents import app
+from agents import app, count_events, enrich, sessionize
 
+app.declared_agents[:] = [enrich, sessionize, count_events]
 app.configure(id=os.environ["BENCH_GROUP"])
 __all__ = ["app"]

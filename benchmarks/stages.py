@@ -22,7 +22,7 @@ from typing import Any
 import uvloop
 from aiokafka.record.memory_records import MemoryRecords
 
-from agents import AGENTS, app, count_events, enrich, sessionize
+from agents import app, count_events, enrich, sessionize
 from agents.contracts import RAW_EVENTS, USER_PROFILES
 from agents.workload import Workload
 from engine import Stream
@@ -185,7 +185,7 @@ async def measure(events: int, repeats: int) -> list[tuple[str, float, str]]:
             for name, agents in alone.items():
                 times = await bench.work(agents)
                 keep({f"{name} {part}": seconds for part, seconds in times.items()})
-            keep(await bench.work(list(AGENTS)))
+            keep(await bench.work([enrich, sessionize, count_events]))
     us = {stage: seconds / bench.events * 1e6 for stage, seconds in best.items()}
     feed = us["feed agents"]
     return [

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from engine.stages import stages
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Iterable
 
     from engine.assignment import Assignment
     from engine.checkpoint import Checkpoint
     from engine.clock import Clock
     from engine.config import Config
     from engine.metrics import Metrics
+    from engine.task import Task
 
 LOOK_MS = 1_000.0
 INTERVALS = 3
@@ -63,4 +66,14 @@ class Health:
         }
         ready = not self.unready(checkpoint, assignment)
         self._metrics.gauged(open_ms / 1000, ages, held, ready=ready)
+        self._metrics.left_out(_sums(tasks, "late"), _sums(tasks, "dropped"))
         self._metrics.staged(stages.seconds())
+
+
+def _sums(tasks: Iterable[Task], count: str) -> dict[str, int]:
+    """Add up a count that the partitions of some tables keep, by table."""
+    sums: Counter[str] = Counter()
+    for task in tasks:
+        for name, partition in task.tables.items():
+            sums[name] += getattr(partition, count, 0)
+    return {name: total for name, total in sums.items() if total}

@@ -47,6 +47,11 @@ class Metrics:
         )  # fmt: skip
         self._agent_errors = counter("agent_errors_total", "Exceptions in agents", "agent")
         self._late = gauge("late_records", "Events too late for their window, by table", "table")
+        self._dropped = gauge(
+            "partial_matches_dropped",
+            "Partial matches too many for a key, by pattern",
+            "table",
+        )
         self._tasks = gauge("tasks", "Tasks of this worker")
         self._parked = gauge("tasks_parked", "Tasks that stand still: stopped or waiting", "why")
         self._letters = counter("dead_letters_total", "Dead letters, by input topic", "topic")
@@ -185,9 +190,17 @@ class Metrics:
             self._stage.labels(stage).inc(max(0.0, spent - self._staged.get(stage, 0.0)))
         self._staged = dict(seconds)
 
-    def late(self, table: str, count: int) -> None:
-        """Say how many events were too late for a table so far."""
-        self._late.labels(table).set(count)
+    def left_out(self, late: Mapping[str, int], dropped: Mapping[str, int]) -> None:
+        """Say what this worker's tasks have left out since they began.
+
+        Args:
+            late: events that were too late, by table or operator.
+            dropped: partial matches for which there was no room, by pattern.
+        """
+        for table, count in late.items():
+            self._late.labels(table).set(count)
+        for table, count in dropped.items():
+            self._dropped.labels(table).set(count)
 
     def text(self) -> bytes:
         """Return the exposition for a scrape."""

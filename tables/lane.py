@@ -37,15 +37,15 @@ class Lane(list[Row]):
     """Records by (time, arrival).
 
     Attributes:
-        whole: the store has no others.
+        since: all that the store has from this time (ms) on are here; of older ones, perhaps some.
         expiry: the last timer (ms) that was set for it.
     """
 
-    __slots__ = ("expiry", "whole")
+    __slots__ = ("expiry", "since")
 
-    def __init__(self, *, whole: bool) -> None:
+    def __init__(self, since: int) -> None:
         super().__init__()
-        self.whole = whole
+        self.since = since
         self.expiry = NO_TIME
 
     def add(self, row: Row) -> None:
@@ -55,14 +55,24 @@ class Lane(list[Row]):
         else:
             self.insert(bisect_right(self, row.ts, key=_time_of), row)
 
-    def complete(self, stored: list[Row]) -> int:
-        """Put in what the store has beyond what is here; return how many records that is."""
-        known = {row.number for row in self}
+    def complete(self, since: int, stored: list[Row]) -> int:
+        """Put in what the store has from ``since`` on; return how many records were not here."""
+        known = {row.number for row in self[: bisect_left(self, self.since, key=_time_of)]}
         new = [row for row in stored if row.number not in known]
         self.extend(new)
         self.sort(key=_place_of)
-        self.whole = True
+        self.since = since
         return len(new)
+
+    def evict(self, most: int) -> int:
+        """Drop the oldest records, as far as the store has them as they are; return how many."""
+        end = 0
+        while end < len(self) and end < most and not self[end].dirty:
+            end += 1
+        if end:
+            self.since = max(self.since, self[end - 1].ts + 1)
+            del self[:end]
+        return end
 
     def between(self, first: int, last: int) -> list[Row]:
         """Return the records from time ``first`` to ``last`` (ms), both included."""

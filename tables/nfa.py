@@ -223,3 +223,41 @@ class Automaton(NamedTuple):
     start: State
     within_ms: int
     neighbours: bool
+
+
+class Sieve:
+    """Tells the events apart that can mean nothing to any partial match, now or later.
+
+    They need not wait for their time: most events of most patterns. Only for patterns whose tests
+    look at nothing but the event, and where time does nothing by itself that could be told by the
+    events that it passes: matches that wait for their time, or for older partial matches, have the
+    time of the event that let them out.
+    """
+
+    __slots__ = ("_automaton", "_known", "usable")
+
+    def __init__(self, automaton: Automaton, *, skips: bool) -> None:
+        states = automaton.states
+        self._automaton = automaton
+        self._known: dict[tuple[bool, ...], bool] = {}
+        self.usable = not (
+            skips
+            or automaton.neighbours
+            or any(state.pending or state.iterative for state in states)
+        )
+
+    def holds_back(self, event: Any) -> bool:
+        """Say whether the event means nothing."""
+        outcome = tuple([bool(test.ask(event)) for test in self._automaton.tests])
+        known = self._known.get(outcome)
+        if known is None:
+            known = self._known[outcome] = self._means_nothing(outcome)
+        return known
+
+    def _means_nothing(self, outcome: tuple[bool, ...]) -> bool:
+        start = self._automaton.start
+        return all(
+            state.decide(tuple(outcome[test] for test in state.tests), start=state is start) is None
+            for state in self._automaton.states
+            if state.kind == "normal"
+        )

@@ -53,9 +53,10 @@ class Partials(Runs):
         dropped: how many were.
         prompt: a run's own time (``window_ms`` of its state) is over without an event, too.
         armed: the earliest timer that is set for this key.
+        counted: how many things it had when somebody last counted them.
     """
 
-    __slots__ = ("_automaton", "_skip", "armed", "dropped", "limit", "prompt")
+    __slots__ = ("_automaton", "_skip", "armed", "counted", "dropped", "limit", "prompt")
 
     def __init__(self, automaton: Automaton, skip: Skip, *, limit: int, prompt: bool) -> None:
         super().__init__(automaton.steps, [state.window_ms for state in automaton.states])
@@ -65,6 +66,7 @@ class Partials(Runs):
         self.prompt = prompt
         self.dropped = 0
         self.armed = NEVER
+        self.counted = 0
 
     def add(self, ts: int, value: Any) -> None:
         """Let an event wait for its time."""

@@ -19,11 +19,12 @@ from zlib import crc32
 import msgspec
 
 from tables.match import Late, Match, Timeout
+from tables.nfa import Sieve
 from tables.operator import Result
 from tables.partials import NEVER, Partials, Skip
 from tables.runs import Complete, Held, Link, Run
 from tables.store import TIMERS
-from tables.table import ENTRY_BYTES, Cut, entry_bytes
+from tables.table import ENTRY_BYTES, Cut
 from tables.timers import Timers, timer_rows
 from tables.window import NO_TIME
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 _SHIFT = 5  # 32 things an entry
 _NUMBER_BYTES = 4
+_THING_BYTES = 400  # an event, a link or a run in memory, about
 _COMPLETE = (1 << 32) - 1  # the number of the entry with the matches that have to wait
 _encode_page = msgspec.msgpack.Encoder().encode
 _decode_page = msgspec.msgpack.Decoder(tuple[int, list[tuple[Any, ...]]]).decode
@@ -78,14 +80,14 @@ class PatternPartition:
     """The partial matches of one partition. Not safe for threads; never awaits.
 
     Attributes:
-        late_events: how many events came after the watermark.
+        late: how many events came after the watermark.
         dropped: how many partial matches were dropped because their key had too many.
     """
 
     __slots__ = (
-        "_complete", "_dirty", "_flying", "_lag", "_live", "_plan", "_store", "_timers", "_value",
-        "bytes_max", "cache_entries", "dropped", "entry_bytes", "family", "late_events",
-        "stream_time",
+        "_complete", "_dirty", "_flying", "_lag", "_live", "_plan", "_sieve", "_store", "_things",
+        "_timers", "_value", "bytes_max", "cache_entries", "dropped", "entry_bytes", "family",
+        "late", "stream_time",
     )  # fmt: skip
 
     def __init__(
@@ -102,15 +104,18 @@ class PatternPartition:
         self.bytes_max = 1 << 62
         self.entry_bytes = ENTRY_BYTES
         self.stream_time = NO_TIME
-        self.late_events = 0
+        self.late = 0
         self.dropped = 0
         self._lag = plan.delay_ms + 1
+        sieve = Sieve(plan.automaton, skips=plan.skip.to != "nothing")
+        self._sieve = sieve if sieve.usable else None
         self._plan = plan
         self._store = store
         self._value = value
         self._live: dict[bytes, Partials] = {}
         self._dirty: dict[bytes, None] = {}
         self._flying: dict[bytes, None] = {}
+        self._things = 0  # of all keys in memory, as of the last cut
         self._complete = not store.scan(family, limit=1)
         self._timers = Timers(family, store)
 
@@ -136,8 +141,10 @@ class PatternPartition:
     def hold(self, key: bytes, ts: int, value: Any) -> Sequence[Result]:
         """Let an event wait for its time. One that is late is the result, where that was asked."""
         if ts <= self.stream_time - self._lag:
-            self.late_events += 1
+            self.late += 1
             return (Result(key, ts, Late(self._plan.name, ts, value)),) if self._plan.late else ()
+        if self._sieve is not None and self._sieve.holds_back(value):
+            return ()
         partials = self._live.get(key)
         if partials is None:
             partials = self._load(key)
@@ -222,20 +229,18 @@ class PatternPartition:
         if pages:
             _fill(partials, pages, plan.shape, self._value)
             partials.armed = partials.due()
+            self._count(partials)
         return partials
 
     def cut(self) -> Cut:
         """Return what changed since the last cut, encoded once for changelog and store alike."""
         changes: list[Change] = []
-        sizes: list[Change] = []
         for key in self._dirty:
             partials = self._live[key]
-            first = len(changes)
             self._write(_prefix(key), partials, changes)
-            whole = b"".join(raw for _, raw in changes[first:] if raw is not None)
-            sizes.append((key, whole))
+            self._count(partials)
         self._flying, self._dirty = self._dirty, {}
-        self.entry_bytes = entry_bytes(sizes, self.entry_bytes)
+        self.entry_bytes = max(ENTRY_BYTES, self.held() // max(1, len(self._live)))
         return Cut(changes, {self.family: changes, TIMERS: self._timers.cut()})
 
     def _write(self, prefix: bytes, partials: Partials, changes: list[Change]) -> None:
@@ -264,7 +269,7 @@ class PatternPartition:
         self._timers.committed()
         for key in self._flying:
             if key not in self._dirty and not self._live[key].things:
-                del self._live[key]
+                self._let_go(key)
         self._flying = {}
         most = min(self.cache_entries, self.bytes_max // self.entry_bytes)
         excess = len(self._live) - most
@@ -273,11 +278,18 @@ class PatternPartition:
         self._complete = False
         for key in list(islice(self._live, excess + most // 4)):
             if key not in self._dirty:
-                del self._live[key]
+                self._let_go(key)
+
+    def _count(self, partials: Partials) -> None:
+        self._things += len(partials.things) - partials.counted
+        partials.counted = len(partials.things)
+
+    def _let_go(self, key: bytes) -> None:
+        self._things -= self._live.pop(key).counted
 
     def held(self) -> int:
         """Return about how many bytes of memory the entries take."""
-        return len(self._live) * self.entry_bytes
+        return len(self._live) * ENTRY_BYTES + self._things * _THING_BYTES
 
     def dirty(self) -> int:
         """Return about how many bytes the changes since the last cut take."""

@@ -29,9 +29,6 @@ CLOCK = b"\xff"
 _LENGTH_BYTES = 4
 _KEY_AT = 1 + _LENGTH_BYTES
 _TAIL = 2 * TIME_BYTES
-END = b"\xff" * (_TAIL + 1)
-"""Behind a side and a key: above every record of theirs."""
-
 _STRETCHES = 8
 """What is out of reach is looked for so often in the time that a record is kept."""
 
@@ -52,13 +49,18 @@ class Reach(msgspec.Struct, frozen=True):
         """How much newer the newest record of a side may be, for one to be met still."""
         return max(1, self.before_ms + self.after_ms + self.grace_ms)
 
+    @property
+    def stretch_ms(self) -> int:
+        """In which steps of time to look for what is out of reach."""
+        return max(1, self.kept_ms // _STRETCHES)
+
     def forward(self, side: int) -> int:
         """Return how far after its own time a record of a side meets others, in ms."""
         return self.after_ms if side == LEFT else self.before_ms
 
     def out_of_reach(self, ts: int) -> int:
         """Return when to look for records of ``ts`` that nobody can meet, by their side's time."""
-        stretch = max(1, self.kept_ms // _STRETCHES)
+        stretch = self.stretch_ms
         return -(-(ts + self.kept_ms) // stretch) * stretch
 
     def closes(self, side: int, ts: int) -> int:
@@ -77,7 +79,7 @@ def address_of(side: int, key: bytes, ts: int, number: int) -> bytes:
 
 
 def beyond(side: int, key: bytes, ts: int) -> bytes:
-    """Return an address above all of a side's records with this key up to ``ts``, and no others."""
+    """Return an address above a side's records with this key up to ``ts``, below later ones."""
     return prefix_of(side, key) + encode_time(ts + 1)
 
 

@@ -24,7 +24,6 @@ from tables.operator import Result
 from tables.reach import (
     ALONE,
     CLOCK,
-    END,
     LEFT,
     MET,
     RIGHT,
@@ -36,7 +35,6 @@ from tables.reach import (
     expiry,
     key_in,
     place_in,
-    prefix_of,
     time_in,
 )
 from tables.store import TIMERS
@@ -70,6 +68,10 @@ class _Side:
         self.newest = NO_TIME
         self.outer = outer
 
+    def has_more(self, lane: Lane | None, ts: int) -> bool:
+        """Say whether the store may have records from ``ts`` on that a key's lane has not."""
+        return not self.complete if lane is None else ts < lane.since
+
 
 class StreamJoinPartition:
     """One partition of a join of two streams; an operator's (:mod:`tables.operator`).
@@ -87,8 +89,8 @@ class StreamJoinPartition:
 
     __slots__ = (
         "_clock", "_closing", "_dirty", "_gone", "_held", "_kept", "_mark", "_number", "_reach",
-        "_released", "_sides", "_store", "bytes_max", "cache_entries", "entry_bytes", "family",
-        "stream_time",
+        "_released", "_sides", "_store", "_stretch", "bytes_max", "cache_entries", "entry_bytes",
+        "family", "stream_time",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913
@@ -109,7 +111,7 @@ class StreamJoinPartition:
         self.stream_time = NO_TIME
         self._store = store
         self._reach = reach
-        self._kept = reach.kept_ms
+        self._kept, self._stretch = reach.kept_ms, reach.stretch_ms
         outer = (how != "inner", how == "outer")
         self._sides = tuple(
             _Side(
@@ -183,14 +185,12 @@ class StreamJoinPartition:
 
     def _met(self, side: int, other: _Side, key: bytes, ts: int) -> list[Row]:
         """Return the records of the other side that one of this side meets, in order."""
-        lane = other.lanes.get(key)
-        if not (other.complete if lane is None else lane.whole):
-            lane = self._load(1 - side, key)
-        if not lane:
-            return []
         reach = self._reach
         first = max(ts - reach.forward(1 - side), other.newest - self._kept + 1)
-        return lane.between(first, ts + reach.forward(side))
+        lane = other.lanes.get(key)
+        if other.has_more(lane, first):
+            lane = self._load(1 - side, key, first)
+        return lane.between(first, ts + reach.forward(side)) if lane else []
 
     def _pair(
         self, side: int, key: bytes, ts: int, value: Any, met: list[Row], results: list[Result]
@@ -209,20 +209,20 @@ class StreamJoinPartition:
         """Keep a record for others to meet, or until it comes out alone."""
         own = self._sides[side]
         if ts > own.newest:
-            own.newest = ts
+            before, own.newest = own.newest, ts
             if ts >= own.expiry.next_ms:
-                self._expire(side, ts)
+                self._expire(side, before, ts)
         if ts + self._kept <= own.newest and not alone:
             return
         self._number += 1
         row = Row(ts, self._number, value, alone, False, False)  # noqa: FBT003
         lane = own.lanes.get(key)
         if lane is None:
-            lane = own.lanes[key] = Lane(whole=own.complete)
+            lane = own.lanes[key] = Lane(NO_TIME if own.complete else NEVER)
         lane.add(row)
         self._held += 1
         self._touch(side, key, row)
-        if ts + self._kept > lane.expiry:
+        if not lane.expiry - self._stretch < ts + self._kept <= lane.expiry:
             lane.expiry = self._reach.out_of_reach(ts)
             own.expiry.set(lane.expiry, key)
         if alone:
@@ -235,17 +235,21 @@ class StreamJoinPartition:
             row.dirty = True
             self._dirty.append((side, key, row))
 
-    def _load(self, side: int, key: bytes) -> Lane:
-        """Bring all records of a key on one side into memory."""
+    def _load(self, side: int, key: bytes, first: int) -> Lane:
+        """Bring what a side has of a key from time ``first`` on into memory."""
         own = self._sides[side]
-        lane = own.lanes.setdefault(key, Lane(whole=False))
-        prefix = prefix_of(side, key)
+        lane = own.lanes.get(key)
+        if lane is None:
+            lane = Lane(NEVER)
+        begin, end = beyond(side, key, first - 1), beyond(side, key, lane.since - 1)
         stored = [
-            self._read(address, raw)
-            for address, raw in self._store.scan(self.family, prefix, prefix + END)
+            self._read(address, raw) for address, raw in self._store.scan(self.family, begin, end)
         ]
         oldest = own.newest - self._kept + 1  # what is older is gone, or will be with the next cut
-        self._held += lane.complete([row for row in stored if row.ts >= oldest or row.alone])
+        new = lane.complete(first, [row for row in stored if row.ts >= oldest or row.alone])
+        self._held += new
+        if lane:
+            own.lanes[key] = lane
         return lane
 
     def _read(self, address: bytes, raw: bytes) -> Row:
@@ -276,7 +280,7 @@ class StreamJoinPartition:
                     if row.ts + self._kept <= own.newest:
                         del lane[at]
                         self._forget(side, key, row)
-            elif not (own.complete if lane is None else lane.whole):
+            elif own.has_more(lane, time_in(address)):
                 elsewhere.append(address)
         if elsewhere:
             found.extend(self._close_stored(elsewhere))
@@ -297,21 +301,29 @@ class StreamJoinPartition:
                 if row.ts + self._kept <= self._sides[side].newest:
                     self._gone.append(address)
 
-    def _expire(self, side: int, now: int) -> None:
-        """Drop what nobody can meet any more; what has yet to come out stays until then."""
+    def _expire(self, side: int, before: int, now: int) -> None:
+        """Drop what nobody can meet any more; what has yet to come out stays until then.
+
+        Args:
+            before, now: the side's time (ms): what was over before has been dropped then.
+        """
         own = self._sides[side]
-        last = now - self._kept
+        first, last = before - self._kept - self._stretch, now - self._kept
         for key in own.expiry.due(now):
             lane = own.lanes.get(key)
-            if not (own.complete if lane is None else lane.whole):
-                rows = self._store.scan(self.family, prefix_of(side, key), beyond(side, key, last))
-                self._gone.extend(each for each, raw in rows if not self._is_alone(each, raw))
-            if lane is None:
-                continue
-            for row in lane.take_over(last):
-                self._forget(side, key, row)
-            if not lane:
+            gone: dict[bytes, None] = {}
+            if own.has_more(lane, first):
+                begin, end = beyond(side, key, first - 1), beyond(side, key, last)
+                rows = self._store.scan(self.family, begin, end)
+                gone = dict.fromkeys(each for each, raw in rows if not self._is_alone(each, raw))
+            for row in () if lane is None else lane.take_over(last):
+                self._held -= 1
+                row.dirty = False
+                if row.stored:
+                    gone[address_of(side, key, row.ts, row.number)] = None
+            if lane is not None and not lane:
                 del own.lanes[key]
+            self._gone.extend(gone)
 
     def _forget(self, side: int, key: bytes, row: Row) -> None:
         """Note that a record has left its lane."""
@@ -346,8 +358,8 @@ class StreamJoinPartition:
         for side, key in sorted(keys):
             own = self._sides[side]
             lane = own.lanes.get(key)
-            if not (own.complete if lane is None else lane.whole):
-                lane = self._load(side, key)
+            if own.has_more(lane, NO_TIME):
+                lane = self._load(side, key, NO_TIME)
             found += [("right" if side else "left", key, row.ts, row.value) for row in lane or ()]
         return found
 
@@ -387,17 +399,22 @@ class StreamJoinPartition:
         for own in self._sides:
             own.expiry.committed()
         most = min(self.cache_entries, self.bytes_max // self.entry_bytes)
-        if self._held <= most:
+        excess = self._held - most
+        if excess <= 0:
             return
-        target = most - most // 4
-        changed = {(side, key) for side, key, _ in self._dirty}
-        for side, own in enumerate(self._sides):
+        excess += most // 4
+        for own in self._sides:
             for key in list(own.lanes):
-                if self._held <= target:
+                if excess <= 0:
                     return
-                if (side, key) not in changed:
-                    self._held -= len(own.lanes.pop(key))
+                lane = own.lanes[key]
+                dropped = lane.evict(excess)
+                if dropped:
                     own.complete = False
+                    excess -= dropped
+                    self._held -= dropped
+                if not lane:
+                    del own.lanes[key]
 
 
 def _alone(side: int, value: Any) -> tuple[Any, Any]:

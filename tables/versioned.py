@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from tables.codec import TIME_BYTES, decode_time, encode_time
 from tables.store import TIMERS
 from tables.table import ABSENT, ENTRY_BYTES, Cut, entry_bytes
-from tables.timers import Timers, timer_rows
+from tables.timers import NEVER, Timers, timer_rows
 from tables.window import NO_TIME
 
 if TYPE_CHECKING:
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from tables.store import Change, Store
 
 _LENGTH_BYTES = 4
-_END = b"\xff" * (TIME_BYTES + 1)  # above every time
+_FEW = 8
+"""A key with so many versions in memory leaves it as a whole, one with more loses its oldest."""
+
 _STRETCHES = 8
 """What is out of history is looked for so often in the time that it covers."""
 
@@ -42,15 +44,22 @@ _DELETED, _VALUE = b"\0", b"\1"
 class _Versions:
     """What a key was and is: times (ms), ascending, and values; ABSENT is a deletion.
 
-    ``expiry``: the last timer (ms) that was set for it.
+    Attributes:
+        since: all that the store has from this time (ms) on are here, and the newest is.
+        expiry: the last timer (ms) that was set for it.
     """
 
-    __slots__ = ("expiry", "times", "values")
+    __slots__ = ("expiry", "since", "times", "values")
 
     def __init__(self) -> None:
         self.times: list[int] = []
         self.values: list[Any] = []
+        self.since = NO_TIME
         self.expiry = NO_TIME
+
+    def drop(self, count: int) -> None:
+        """Drop the oldest from memory."""
+        del self.times[:count], self.values[:count]
 
 
 class VersionedPartition:
@@ -105,13 +114,17 @@ class VersionedPartition:
         """Return the value that ``key`` had at ``ts`` (ms), or None."""
         lane = self._versions(key)
         times = lane.times
-        at = len(times) - 1 if times and times[-1] <= ts else self._older(times, ts)
+        at = len(times) - 1 if times and times[-1] <= ts else self._older(key, lane, ts)
         value = lane.values[at] if at >= 0 else None
         return None if value is ABSENT else value
 
-    def _older(self, times: list[int], ts: int) -> int:
+    def _older(self, key: Any, lane: _Versions, ts: int) -> int:
         """Return which version held at ``ts``, where it is not the newest; -1: nobody knows."""
-        return bisect_right(times, ts) - 1 if ts >= self.stream_time - self._history else -1
+        if ts < self.stream_time - self._history:
+            return -1
+        if ts < lane.since:
+            self._load(key, lane)
+        return bisect_right(lane.times, ts) - 1
 
     def put(self, key: Any, ts: int, value: Any, raw: bytes | None = None) -> bool:
         """Say that ``key`` is ``value`` from ``ts`` (ms) on; return whether that is the newest.
@@ -127,6 +140,8 @@ class VersionedPartition:
         elif ts < self.stream_time - self._history:
             return False
         lane = self._versions(key)
+        if ts < lane.since:
+            self._load(key, lane)
         times, raw_key = lane.times, self._key.encode(key)
         at = len(times) if not times or times[-1] < ts else bisect_left(times, ts)
         if at < len(times) and times[at] == ts:
@@ -173,13 +188,21 @@ class VersionedPartition:
         lane = self._lanes.get(key)
         if lane is None:
             lane = self._lanes[key] = _Versions()
+            self._held += 1
             if not self._complete:
-                prefix = _prefix(self._key.encode(key))
-                for address, raw in self._store.scan(self.family, prefix, prefix + _END):
-                    lane.times.append(decode_time(address[-TIME_BYTES:]))
-                    lane.values.append(self._decode(raw))
-            self._held += len(lane.times) or 1
+                lane.since = NEVER
+                self._load(key, lane)
         return lane
+
+    def _load(self, key: Any, lane: _Versions) -> None:
+        """Bring the versions of a key that are in the store only into memory."""
+        prefix = _prefix(self._key.encode(key))
+        rows = self._store.scan(self.family, prefix, prefix + encode_time(lane.since))
+        before = len(lane.times) or 1
+        lane.times[:0] = [decode_time(address[-TIME_BYTES:]) for address, _ in rows]
+        lane.values[:0] = [self._decode(raw) for _, raw in rows]
+        lane.since = NO_TIME
+        self._held += (len(lane.times) or 1) - before
 
     def _decode(self, raw: bytes) -> Any:
         return ABSENT if raw[:1] == _DELETED else self._value.decode(raw[1:])
@@ -190,6 +213,8 @@ class VersionedPartition:
         for raw_key in self._expiry.due(now):
             key = self._key.decode(raw_key)
             lane = self._versions(key)
+            if lane.since > NO_TIME:
+                self._load(key, lane)
             lane.expiry = NO_TIME
             holds = bisect_right(lane.times, edge) - 1
             over = holds + 1 if holds >= 0 and lane.values[holds] is ABSENT else holds
@@ -198,7 +223,7 @@ class VersionedPartition:
                 for ts in lane.times[:over]:
                     self._changes[prefix + encode_time(ts)] = None
                 self._changed.add(key)
-                del lane.times[:over], lane.values[:over]
+                lane.drop(over)
                 self._held -= over if lane.times else over - 1
 
     def items(self) -> Iterator[tuple[Any, Any]]:
@@ -214,6 +239,8 @@ class VersionedPartition:
     def versions(self, key: Any) -> list[tuple[int, Any]]:
         """Return time (ms) and value of each version of a key, oldest first; None is a deletion."""
         lane = self._versions(key)
+        if lane.since > NO_TIME:
+            self._load(key, lane)
         return [
             (ts, None if value is ABSENT else value)
             for ts, value in zip(lane.times, lane.values, strict=True)
@@ -238,15 +265,36 @@ class VersionedPartition:
         """The last cut is in the store: bound what is in memory again."""
         self._expiry.committed()
         most = min(self.cache_entries, self.bytes_max // self.entry_bytes)
-        if self._held <= most:
+        excess = self._held - most
+        if excess <= 0:
             return
-        target = most - most // 4
         self._complete = False
-        for key in list(islice(self._lanes, self._held - target)):
-            if self._held <= target:
+        excess += most // 4
+        for key in list(islice(self._lanes, excess)):
+            if excess <= 0:
                 return
+            before = self._held
+            self._evict(key, excess)
+            excess -= before - self._held
+
+    def _evict(self, key: Any, most: int) -> None:
+        """Drop the oldest versions of a key from memory, but not the newest unless they are few."""
+        lane = self._lanes[key]
+        times = lane.times
+        if len(times) <= _FEW:
             if key not in self._changed:
-                self._held -= len(self._lanes.pop(key).times) or 1
+                self._held -= len(times) or 1
+                del self._lanes[key]
+            return
+        prefix, end = _prefix(self._key.encode(key)), 0
+        while end < min(most, len(times) - 1):
+            if prefix + encode_time(times[end]) in self._changes:
+                break
+            end += 1
+        if end:
+            lane.since = times[end - 1] + 1
+            lane.drop(end)
+            self._held -= end
 
 
 def out_of_history(ts: int, history_ms: int) -> int:

@@ -45,8 +45,8 @@ def demo(*, as_json: bool, **given: Any) -> None:
 
     Starts a broker of its own (Apache Kafka where there is Java, with which the job is exactly
     once; else Tansu, at least once), sends events into it and works on them at the same time:
-    contract checks, dead letters, a join with profiles, sessions, counts. At the end the results
-    are counted by reading the output topics, committed records only.
+    contract checks, dead letters, a join with profiles, sessions, counts, conversions. At the
+    end the results are counted by reading the output topics, committed records only.
 
     Each event is enriched, a dead letter, or unmatched (its visitor has no profile), never two of
     them: events = enriched + dead_letters + unmatched. With --keep-unmatched, unmatched is 0. The

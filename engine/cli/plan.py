@@ -51,6 +51,7 @@ class Result(msgspec.Struct, frozen=True):
     dead_letters: int
     sessions: int
     counts: int
+    conversions: int
     guarantee: Guarantee
     broker: str
     seconds: float
@@ -65,6 +66,7 @@ class Result(msgspec.Struct, frozen=True):
             ("dead letters", self.dead_letters, "raw-events-dlq"),
             ("sessions", self.sessions, "user-sessions"),
             ("counts by minute", self.counts, "event-counts"),
+            ("logins with a purchase", self.conversions, "conversions"),
             ("events a second", self.events_per_second, self._how()),
         ]
         return table(("result", "records", "where"), rows, right="records")

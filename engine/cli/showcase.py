@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import agents
 from agents.contracts import (
+    CONVERSIONS,
     ENRICHED_EVENTS,
     EVENT_COUNTS,
     RAW_EVENTS,
@@ -46,9 +47,16 @@ STALLED_S = 60.0
 PLAIN_SESSION_MS = 3_000
 """Tansu lets a group wait for half the session timeout before anything flows."""
 
-RAW, PROFILES, ENRICHED, SESSIONS, COUNTS = (
+RAW, PROFILES, ENRICHED, SESSIONS, COUNTS, CONVERTED = (
     topic.name
-    for topic in (RAW_EVENTS, USER_PROFILES, ENRICHED_EVENTS, USER_SESSIONS, EVENT_COUNTS)
+    for topic in (
+        RAW_EVENTS,
+        USER_PROFILES,
+        ENRICHED_EVENTS,
+        USER_SESSIONS,
+        EVENT_COUNTS,
+        CONVERSIONS,
+    )
 )
 LETTERS = RAW_EVENTS.dead_letters
 EMITTED = (ENRICHED, LETTERS, SESSIONS)
@@ -236,7 +244,7 @@ class Showcase:
 
     async def _result(self, seconds: float) -> Result:
         unmatched = f"{self._config.id}-unmatched-changelog"
-        topics = tally.Topics(ENRICHED, unmatched, LETTERS, SESSIONS, COUNTS)
+        topics = tally.Topics(ENRICHED, unmatched, LETTERS, SESSIONS, COUNTS, CONVERTED)
         widths = await self._admin.partitions(topics)
         with self._console.status("counting the results"):
             found = await tally.count(
@@ -250,6 +258,7 @@ class Showcase:
             dead_letters=found.dead_letters,
             sessions=found.sessions,
             counts=found.counts,
+            conversions=found.conversions,
             guarantee=self._place.guarantee,
             broker=self._place.name,
             seconds=round(seconds, 3),

@@ -27,6 +27,7 @@ class Tally(NamedTuple):
     dead_letters: int
     sessions: int
     counts: int
+    conversions: int
 
 
 class Topics(NamedTuple):
@@ -37,6 +38,7 @@ class Topics(NamedTuple):
     dead_letters: str
     sessions: str
     counts: str
+    conversions: str
 
 
 async def count(
@@ -70,6 +72,7 @@ async def count(
             dead_letters=await size(topics.dead_letters),
             sessions=len(alive.windows) if updates else await size(topics.sessions),
             counts=await size(topics.counts),
+            conversions=await size(topics.conversions),
         )
     finally:
         await log.close()

@@ -28,6 +28,8 @@ from engine.torture.stores import Store
 from engine.torture.verdict import Verdict
 
 DAY_MS = 86_400_000
+DELAY_MS = 60_000
+"""So long events wait for those before them, where they are matched."""
 _ORIGIN = ("__streams.errors.partition", "__streams.errors.offset")
 
 
@@ -64,7 +66,9 @@ class Job(NamedTuple):
     @property
     def written(self) -> list[str]:
         """The topics that the job's transactions write to."""
-        outputs = ("enriched-events", "user-sessions", "event-counts", "raw-events-dlq")
+        outputs = (
+            "enriched-events", "user-sessions", "event-counts", "conversions", "raw-events-dlq",
+        )  # fmt: skip
         return [*map(self.topic, outputs), *map(self.changelog, TABLES)]
 
 
@@ -102,6 +106,7 @@ def check(evidence: Evidence) -> Verdict:
     times = _stream_times(raw, truth)
     _check_sessions(evidence, truth, times, verdict)
     _check_counts(evidence, truth, times, verdict)
+    _check_conversions(evidence, truth, times, verdict)
     _check_stores(evidence, verdict)
     return verdict
 
@@ -305,6 +310,33 @@ def _check_counts(
     order = zip(evidence.records("event-counts"), emitted, strict=True)
     verdict.add(
         "I3", "counts out of order", list(_disorder((r, row[:2], row[2]) for r, row in order))
+    )
+
+
+def _check_conversions(
+    evidence: Evidence, truth: Expected, times: dict[str, int], verdict: Verdict
+) -> None:
+    """Hold what was emitted against the logins whose purchase's time has come."""
+    due: Counter[tuple[Any, ...]] = Counter(
+        row for row in truth.conversions if row.purchase < times[row.user] - DELAY_MS
+    )
+    rows = [(row["user_id"], row["login"], row["purchase"]) for row in evidence.rows("conversions")]
+    emitted: Counter[tuple[Any, ...]] = Counter(rows)
+    lost = [str(row) for row in (due - emitted).elements()]
+    twice = [str(row) for row in (emitted - due).elements() if row in due]
+    verdict.lost += verdict.add("I1", "conversions that are missing", lost)
+    verdict.duplicated += verdict.add("I2", "conversions too many", twice)
+    wrong = [str(row) for row in emitted if row not in due]
+    wrong += [
+        str(row)
+        for row in evidence.rows("conversions")
+        if row["seconds"] != (row["purchase"] - row["login"]) / 1000
+        or row["pattern"] != "login-to-purchase"
+    ]
+    verdict.table_differences += verdict.add("I4", "conversions that are wrong or too early", wrong)
+    order = zip(evidence.records("conversions"), rows, strict=True)
+    verdict.add(
+        "I3", "conversions out of order", list(_disorder((r, row[0], row[2]) for r, row in order))
     )
 
 

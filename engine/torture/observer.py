@@ -24,7 +24,7 @@ from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.record import MemoryRecords
 from aiokafka.record.control_record import ABORT_MARKER, ControlRecord
 
-TABLES = ("counts", "sessions", "unmatched")
+TABLES = ("counts", "login-to-purchase", "sessions", "unmatched")
 FETCH_BYTES = 4 << 20
 EARLIEST = -2
 SEND_AHEAD = 5_000

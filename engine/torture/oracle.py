@@ -10,13 +10,14 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, NoReturn
 
 SESSION_GAP_MS = 30 * 60 * 1000
 MINUTE_MS = 60 * 1000
 GRACE_MS = 5 * 60 * 1000
+CONVERSION_MS = 60 * 60 * 1000
 MAX_INT64 = 2**63 - 1
 
 EVENT_TYPES = ("page_view", "click", "login", "purchase", "logout")
@@ -67,6 +68,14 @@ class Session(NamedTuple):
     bounce: bool
 
 
+class Conversion(NamedTuple):
+    """A login and the first purchase of the same visitor within an hour, by their times (ms)."""
+
+    user: str
+    login: int
+    purchase: int
+
+
 @dataclass
 class Expected:
     """Everything that follows from an input."""
@@ -82,6 +91,8 @@ class Expected:
     """By user, in the order of time."""
     counts: Counter[tuple[str, str, int]] = field(default_factory=Counter)
     """By user, event type and the minute's start in milliseconds."""
+    conversions: list[Conversion] = field(default_factory=list)
+    """User by user, in the order of the logins."""
 
 
 class ContractBroken(Exception):
@@ -122,6 +133,8 @@ def recompute(
         minute = event["timestamp"] - event["timestamp"] % MINUTE_MS
         expected.counts[user, event["event_type"], minute] += 1
         by_user.setdefault(user, []).append(event)
+    for user, events in by_user.items():
+        expected.conversions += conversions_of(user, events)
     expected.sessions = {user: sessions_of(events) for user, events in by_user.items()}
     return expected
 
@@ -208,6 +221,28 @@ def _check_properties(properties: Any) -> None:
         raise ContractBroken("type", "properties")
     if any(type(text) is not str for text in properties.values()):
         raise ContractBroken("type", "properties")
+
+
+# --- conversions ------------------------------------------------------------------------------
+
+
+def conversions_of(user: str, events: Iterable[dict[str, Any]]) -> Iterator[Conversion]:
+    """Yield each login that is followed by a purchase, of one user's events as they came.
+
+    Of two events at one time the one that came first is the earlier one.
+    """
+    events = sorted(events, key=lambda event: event["timestamp"])
+    purchase: int | None = None
+    found = []
+    for event in reversed(events):
+        time = event["timestamp"]
+        if event["event_type"] == "purchase":
+            purchase = time
+        elif purchase is None or event["event_type"] != "login":
+            continue
+        elif purchase - time < CONVERSION_MS:
+            found.append(Conversion(user, time, purchase))
+    yield from reversed(found)
 
 
 # --- sessions ---------------------------------------------------------------------------------

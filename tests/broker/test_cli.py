@@ -84,7 +84,8 @@ def test_an_apps_topics_are_created_with_what_its_code_says(fresh_kafka: DevBrok
     )  # fmt: skip
     assert made.returncode == 0, made.stderr
     assert sorted(line.split()[1] for line in made.stdout.splitlines()) == [
-        "enriched-events", "event-counts", "raw-events", "user-profiles", "user-sessions",
+        "conversions", "enriched-events", "event-counts", "raw-events", "user-profiles",
+        "user-sessions",
     ]  # fmt: skip
     profiles = asyncio.run(described(fresh_kafka.bootstrap, "user-profiles"))
     assert profiles["cleanup.policy"] == "compact"

@@ -20,8 +20,8 @@ pytestmark = [pytest.mark.broker, pytest.mark.timeout(150)]
 
 ACCESS_LOG = ROOT.parent / "shared" / "data" / "access.log"
 KEYS = [
-    "events", "enriched", "unmatched", "dead_letters", "sessions", "counts", "guarantee", "broker",
-    "seconds", "events_per_second",
+    "events", "enriched", "unmatched", "dead_letters", "sessions", "counts", "conversions",
+    "guarantee", "broker", "seconds", "events_per_second",
 ]  # fmt: skip
 
 
@@ -45,6 +45,7 @@ def expected(events: int, users: int, seed: int) -> dict[str, int]:
         "dead_letters": len(truth.dead_letters),
         "sessions": sum(map(len, truth.sessions.values())),
         "counts": len(truth.counts),
+        "conversions": len(truth.conversions),
     }
 
 

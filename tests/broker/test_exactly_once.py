@@ -19,7 +19,7 @@ from tests.broker.fleet import Fleet, wait_until
 
 APP = "clickstream"
 PARTITIONS = 6
-TOPICS = ("enriched-events", "user-sessions", "event-counts", "raw-events-dlq")
+TOPICS = ("enriched-events", "user-sessions", "event-counts", "conversions", "raw-events-dlq")
 
 
 def check(seen: observer.Seen, expected: Expected, raw: list, app: str) -> None:

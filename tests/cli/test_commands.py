@@ -25,11 +25,12 @@ def test_agents_are_listed_with_what_they_read_and_write() -> None:
     """As a table, and as JSON."""
     assert "enriched-events" in run("agents").output
     rows = {row["name"]: row for row in json.loads(run("agents", "--json").output)}
-    assert set(rows) == {"enrich", "sessionize", "count_events"}
+    assert set(rows) == {"enrich", "sessionize", "count_events", "convert"}
     assert rows["enrich"]["topics"] == ["raw-events"]
     assert rows["enrich"]["sinks"] == ["enriched-events"]
     assert rows["enrich"]["tables"] == ["user-profiles", "unmatched"]
     assert rows["sessionize"]["sinks"] == ["user-sessions"]
+    assert rows["convert"]["sinks"] == ["conversions"]
     assert len({row["part"] for row in rows.values()}) == 1
 
 

@@ -93,7 +93,7 @@ def test_the_workload_has_all_that_can_happen(replayed: Replayed) -> None:
 def test_nothing_but_results_comes_out(replayed: Replayed) -> None:
     """No input, no changelog, no mark."""
     assert set(replayed.topics) == {
-        "enriched-events", "raw-events-dlq", "user-sessions", "event-counts",
+        "enriched-events", "raw-events-dlq", "user-sessions", "event-counts", "conversions",
     }  # fmt: skip
 
 
@@ -189,6 +189,31 @@ def test_each_minutes_count_comes_out_once_with_its_window(replayed: Replayed) -
         assert place not in found
         found[place] = value["count"]
     assert found == dict(replayed.expected.counts)
+
+
+def test_each_login_that_led_to_a_purchase_comes_out_once(replayed: Replayed) -> None:
+    """With its first purchase; the record's time is the purchase's."""
+    wanted = [
+        {
+            "topic": "conversions",
+            "key": each.user,
+            "value": {
+                "user_id": each.user,
+                "login": each.login,
+                "purchase": each.purchase,
+                "seconds": (each.purchase - each.login) / 1000,
+                "pattern": "login-to-purchase",
+            },
+            "timestamp": each.purchase,
+        }
+        for each in replayed.expected.conversions
+    ]
+
+    def order(row: dict):
+        return row["key"], row["value"]["login"], row["value"]["purchase"]
+
+    assert len(wanted) > 20
+    assert sorted(replayed.topics["conversions"], key=order) == sorted(wanted, key=order)
 
 
 def test_the_same_records_give_the_same_bytes(replayed: Replayed, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import agents
 from agents.workload import Workload
 from engine.testing import Driver
 from engine.torture.checker import Evidence, Job, check
-from engine.torture.observer import Record, Seen
+from engine.torture.observer import TABLES, Record, Seen
 from engine.torture.stores import META, Store
 
 PARTITIONS = 2
@@ -43,7 +43,7 @@ def honest() -> Evidence:
                 )
     stores = []
     for task, held in broker.stores.items():
-        tables = {name: dict(held.scan(name)) for name in ("counts", "sessions", "unmatched")}
+        tables = {name: dict(held.scan(name)) for name in TABLES}
         marks = dict(held.scan(META))
         known = {
             key.decode().removeprefix("changelog:"): int(value)
@@ -67,6 +67,7 @@ def test_an_honest_run_passes(honest: Evidence) -> None:
     assert verdict.events == 3_000
     for topic in ("enriched-events", "raw-events-dlq", "user-sessions", "event-counts"):
         assert len(honest.records(topic)) > 20, topic
+    assert len(honest.records("conversions")) > 20
     assert all(store.tables["sessions"] for store in honest.stores)
     assert honest.seen.latest("clickstream-counts-changelog")
 
@@ -109,6 +110,25 @@ def swap(records: list[Record]) -> None:
                 records[at] = other._replace(offset=record.offset)
                 records[later] = record._replace(offset=other.offset)
                 return
+
+
+def lose_a_conversion(evidence: Evidence) -> None:
+    del evidence.records("conversions")[4]
+
+
+def double_a_conversion(evidence: Evidence) -> None:
+    records = evidence.records("conversions")
+    records.append(records[-1]._replace(offset=10**6))
+
+
+def change_a_conversion(evidence: Evidence) -> None:
+    records = evidence.records("conversions")
+    value = records[0].value.replace(b'"seconds":', b'"seconds":1')
+    records[0] = records[0]._replace(value=value)
+
+
+def swap_conversions(evidence: Evidence) -> None:
+    swap(evidence.records("conversions"))
 
 
 def swap_outputs(evidence: Evidence) -> None:
@@ -182,6 +202,10 @@ def let_a_store_run_ahead(evidence: Evidence) -> None:
         (emit_a_session_twice, {"I2"}, (0, 1, 0)),
         (swap_outputs, {"I3"}, (0, 0, 0)),
         (swap_sessions, {"I3"}, (0, 0, 0)),
+        (lose_a_conversion, {"I1"}, (1, 0, 0)),
+        (double_a_conversion, {"I2"}, (0, 1, 0)),
+        (swap_conversions, {"I3"}, (0, 0, 0)),
+        (change_a_conversion, {"I4"}, (0, 0, 1)),
         (change_an_output, {"I4"}, (0, 0, 1)),
         (change_a_dead_letter, {"I4"}, (0, 0, 1)),
         (change_a_row("sessions"), {"I4"}, None),
@@ -190,7 +214,7 @@ def let_a_store_run_ahead(evidence: Evidence) -> None:
         (close_a_session_without_a_word, {"I4"}, (0, 0, 1)),
         (leave_a_row_in_a_store, {"I4"}, (0, 0, 1)),
         (lose_a_row_of_a_store, {"I4"}, (0, 0, 1)),
-        (lose_the_stores_of_a_partition, {"I4"}, (0, 0, 2)),
+        (lose_the_stores_of_a_partition, {"I4"}, (0, 0, 3)),
         (let_a_store_run_ahead, {"I1", "I4"}, None),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

@@ -170,3 +170,21 @@ def test_visits_of_a_log(tmp_path: Path):
         ],
         "::1": [Visit(ten, ten, 1)],
     }
+
+
+def test_conversions_are_first_purchases_within_an_hour():
+    """Of events at one time the one that came first is the earlier; late arrivals find a place."""
+
+    def at(timestamp, event_type, number):
+        return raw(id=f"e{number}", timestamp=timestamp, event_type=event_type)
+
+    hour = 3_600_000
+    rows = [
+        (5, "purchase"), (5, "login"), (7, "login"), (9, "purchase"), (9, "login"),
+        (9 + hour, "purchase"), (20 + hour, "login"), (19 + 2 * hour, "purchase"),
+        (8, "purchase"),
+    ]  # fmt: skip
+    found = recompute([at(ts, kind, n) for n, (ts, kind) in enumerate(rows)], {}).conversions
+    assert [(each.login, each.purchase) for each in found] == [
+        (5, 8), (7, 8), (20 + hour, 19 + 2 * hour),
+    ]  # fmt: skip

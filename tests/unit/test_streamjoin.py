@@ -369,6 +369,59 @@ def test_a_join_writes_each_record_once_and_deletes_it_once():
     assert max(map(written.count, written)) == 2
 
 
+class CountingStore(MemoryStore):
+    """Counts the entries that are read."""
+
+    def __init__(self):
+        super().__init__()
+        self.read = 0
+
+    def scan(self, family, start=b"", end=None, limit=None):
+        rows = super().scan(family, start, end, limit)
+        self.read += len(rows)
+        return rows
+
+
+def test_a_key_with_more_records_than_memory_takes_is_not_read_over_and_over():
+    """Its oldest leave; what is met is the end of it."""
+    store = CountingStore()
+    partition = joins(Reach(5, 5, 10**6), "outer", cache_entries=100)(store, None)
+    pairs = 0
+    for number in range(3_000):
+        pairs += sum(None not in row.value for row in partition.step(number % 2, b"a", number, 0))
+        if number % 50 == 49:
+            store.write(partition.cut().store)
+            partition.committed()
+            assert partition.held() <= 100 * partition.entry_bytes
+    assert pairs == 2_999 + 2_997 + 2_995  # 1, 3 and 5 apart
+    assert store.read < 1_000
+
+
+@pytest.mark.parametrize("keys", [1, 20])
+def test_what_is_not_in_memory_is_dropped_from_the_store(keys):
+    reach = Reach(100, 60)
+    assert reach.stretch_ms == 20
+    harness = JoinHarness(reach, "left", cache_entries=10)
+    for ts in range(0, 3_000, 3):
+        harness.feed((ts // 3 % 2, b"%d" % (ts % keys), ts, "x"))
+        if ts % 5 == 0:
+            harness.commit()
+            kept = harness.store.scan("j")
+            assert len(kept) <= 2 + (reach.kept_ms + 2 * reach.stretch_ms + 20) // 3
+    tombstones = [key for key, raw in harness.log if raw is None]
+    assert len(tombstones) == len(set(tombstones))
+
+
+def test_records_of_one_time_may_be_half_in_memory():
+    harness = JoinHarness(Reach(10, 10), "inner", cache_entries=4)
+    for number in range(9):
+        harness.feed((LEFT, b"a", 5, number))
+    harness.commit()
+    assert 0 < harness.partition.held() < 9 * harness.partition.entry_bytes
+    harness.feed((RIGHT, b"a", 5, "right"))
+    assert [value[0] for _, _, value in harness.emitted] == list(range(9))
+
+
 def test_memory_is_bounded_by_what_it_may_take():
     store = MemoryStore()
     partition = joins(Reach(10**6, 10**6, 0), "left", cache_entries=100)(store, None)

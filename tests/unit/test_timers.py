@@ -162,3 +162,13 @@ def test_one_timer_at_a_time_costs_the_same_however_many_have_fired_since_the_la
 
     few = min(cpu_seconds(1_000) for _ in range(3))
     assert cpu_seconds(8_000) < 30 * few
+
+
+def test_the_store_tells_of_all_timers_some_at_a_time():
+    store = MemoryStore()
+    timers = Timers("t", store, chunk=2)
+    Timers("tt", store).set(3, b"somebody else's")
+    for time in range(5):
+        timers.set(9 - time, b"%d" % time)
+    store.write({TIMERS: timers.cut()})
+    assert list(timers.stored()) == [[b"4", b"3"], [b"2", b"1"], [b"0"]]

@@ -135,6 +135,37 @@ def test_memory_is_bounded_by_what_it_may_take():
     assert harness.partition.get_at("3", 702) == 3
 
 
+@pytest.mark.parametrize("cache", [0, 20])
+def test_a_key_with_a_long_history_leaves_memory_bit_by_bit(cache):
+    """And it is right all the same, old updates and old questions included."""
+    brute, harness = Brute(500), TableHarness(500, cache_entries=cache)
+    most = 0
+    for number in range(400):
+        late = number % 7 * 12 if number % 3 == 0 else 0
+        event = ("a", max(0, 3 * number - late), None if number % 11 == 0 else number)
+        brute.put(*event)
+        harness.feed(event)
+        if number % 4 == 1:
+            harness.act("cut" if number % 8 == 1 else "land")
+        now = 3 * number
+        assert harness.partition.get("a") == brute.get("a")
+        most = max(most, harness.partition.held() // harness.partition.entry_bytes)
+        if number % 20 == 0:
+            for ts in range(now - 510, now + 2, 7):
+                assert harness.partition.get_at("a", ts) == brute.get_at("a", ts)
+        if number % 90 == 0:
+            harness.commit()
+            harness.lose_disk()
+    assert harness.emitted == brute.newest
+    assert most < 400
+    harness.commit()  # most of it leaves memory
+    for ts in (3_000, 4_000):
+        harness.feed(("b", ts, "newest"))
+    harness.commit()
+    assert harness.partition.versions("a") == [(1197, 399)]
+    assert len(harness.store.scan("t")) == 3  # with both of the other key
+
+
 class AsOfHarness(Harness):
     """An as-of join and its table; they are cut, committed and lost together."""
 
