@@ -8,15 +8,17 @@ from typing import Any
 
 from benchmarks.loads import HOUR, MIN, SCATTER, START, Case, Load, Rows, S
 from engine import App, Pattern
+from engine.foreignkey import RightSide
 from engine.joins import AsOfJoin
 from engine.operator import Operator
+from tables.foreignkey import Subscription
 
 LOGIN, PURCHASE, LOOK = range(3)
 
 
 def cases(part: int) -> list[Case]:
     """Return all cases, with a ``part``-th of the events, keys, records and matches."""
-    return [*_stream_joins(part), *_as_of_joins(part), *_patterns(part)]
+    return [*_stream_joins(part), *_as_of_joins(part), *_table_joins(part), *_patterns(part)]
 
 
 def _step(partition: Any) -> Callable[..., Any]:
@@ -110,6 +112,42 @@ def _as_of_joins(part: int) -> list[Case]:
                   ask, changes(1), 2 * many),
              Load(f"{many:,} versions of one key, {many // 2:,} events wait",
                   of(many, many // 2), ask, changes(1), 2 * many)),
+    ]  # fmt: skip
+
+
+def _table_joins(part: int) -> list[Case]:
+    def of() -> Operator:
+        app: Any = App("blowup")
+        topics = [app.topic(n, key_type=str, value_type=int, compacting=True) for n in "lr"]
+        join: Operator = app.TableJoin("j", *topics, how="outer", cache_entries=10**6)
+        return join
+
+    def right() -> RightSide:
+        return RightSide("right", cache_entries=10**6)
+
+    def subscribe(partition: Any) -> Callable[..., Any]:
+        """Let a left row subscribe to a right one."""
+
+        def step(foreign_key: bytes, key: bytes, ts: int) -> None:
+            partition.subscribe(foreign_key, Subscription(key, b"version", 1, False, 0), ts)  # noqa: FBT003
+
+        return step
+
+    def subscriptions(keys: int) -> Callable[[], Rows]:
+        def rows() -> Rows:
+            for n in count():
+                yield b"right_%d" % (n * SCATTER % keys), b"left_%d" % n, START + n
+
+        return rows
+
+    keys = 10_000 // part
+    return [
+        Case("join of tables", 1_000_000 // part,
+             Load(f"{keys:,} keys", of, _step, meetings(keys)),
+             Load("1 key", of, _step, meetings(1))),
+        Case("foreign-key join", 400_000 // part,
+             Load(f"left rows of {keys:,} right rows", right, subscribe, subscriptions(keys)),
+             Load("left rows of 1 right row", right, subscribe, subscriptions(1))),
     ]  # fmt: skip
 
 

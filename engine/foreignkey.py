@@ -87,7 +87,7 @@ class ForeignKeyJoin(Operator):
 
     def sender(
         self, outbox: Outbox, partition: int
-    ) -> Callable[[bytes, bytes, bytes, int, bool, int], None]:
+    ) -> Callable[[bytes, bytes, int, int, bool, int], None]:
         """Return what sends a subscription."""
         topic = self._sent_to[0]
         lane = outbox.lane(topic.name)
@@ -96,7 +96,7 @@ class ForeignKeyJoin(Operator):
         def send(
             foreign_key: bytes,
             key: bytes,
-            version: bytes,
+            version: int,
             wants: int,
             ends: bool,  # noqa: FBT001
             ts: int,

@@ -7,13 +7,14 @@ subscriptions are kept by (foreign key, left key); each one, and each change of 
 answered. An :class:`Answer` comes back keyed by the left key and counts only if it is of the
 version that the left row has by then: so nothing old can overtake what is new.
 
-One thing more than there: the left side knows whether a row of it is shown, so an answer "there is
+Two things are done otherwise, so that the output always ends as the join of both tables. A version
+is a number and not a hash of the value: a row that comes back to an old value would take old
+answers for new ones. And the left side knows whether a row of it is shown, so an answer "there is
 no right row" that was dropped for its version is asked for again, and no pair stays behind.
 """
 
 from __future__ import annotations
 
-from hashlib import blake2b
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -35,9 +36,12 @@ How = Literal["inner", "left"]
 NOTHING, IF_THERE, ALWAYS = range(3)
 """What a subscription wants back: no answer; one if there is a right row; one in any case."""
 
-GONE = b""
+GONE = 0
 """The version of a left row that does not exist."""
-VERSION_BYTES = 16
+
+LEFT = b"l"
+COUNT = b"c"
+"""First bytes of keys in the left side's store: a row, and how many versions there have been."""
 
 RIGHT = b"r"
 SUBSCRIBED = b"s"
@@ -58,7 +62,7 @@ class Subscription(msgspec.Struct, array_like=True, gc=False):
     """
 
     key: bytes
-    version: bytes
+    version: int
     wants: int
     ends: bool
     partition: int
@@ -67,7 +71,7 @@ class Subscription(msgspec.Struct, array_like=True, gc=False):
 class Answer(msgspec.Struct, array_like=True, gc=False):
     """What the right side says of a left row: its right value as the topic has it, or None."""
 
-    version: bytes
+    version: int
     right: bytes | None
 
 
@@ -81,20 +85,16 @@ class LeftRow(msgspec.Struct, array_like=True, gc=False):
     """
 
     value: bytes | None
-    version: bytes
+    version: int
     foreign_key: bytes | None
     shown: bool
 
 
 LEFT_ROW: Codec[LeftRow] = value_codec(LeftRow)
 RIGHT_ROW: Codec[tuple[bytes, int]] = value_codec(tuple[bytes, int])
-SUBSCRIBER: Codec[tuple[bytes, int]] = value_codec(tuple[bytes, int])
+SUBSCRIBER: Codec[tuple[int, int]] = value_codec(tuple[int, int])
+NUMBER: Codec[int] = value_codec(int)
 NO_ROW = LeftRow(None, GONE, None, shown=False)
-
-
-def version_of(value: bytes) -> bytes:
-    """Return what tells a value from others: a hash, so it needs no counter that must survive."""
-    return blake2b(value, digest_size=VERSION_BYTES).digest()
 
 
 class LeftPartition:
@@ -106,8 +106,9 @@ class LeftPartition:
     """
 
     __slots__ = (
-        "_dirty", "_foreign_key", "_inner", "_left", "_right", "_rows", "_send", "_store",
-        "_stored", "bytes_max", "cache_entries", "entry_bytes", "family", "stream_time",
+        "_count", "_counted", "_dirty", "_foreign_key", "_inner", "_left", "_right", "_rows",
+        "_send", "_store", "_stored", "bytes_max", "cache_entries", "entry_bytes", "family",
+        "stream_time",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913
@@ -118,7 +119,7 @@ class LeftPartition:
         how: How,
         codecs: tuple[Codec[Any], Codec[Any]],
         foreign_key: Callable[[Any], bytes | None],
-        send: Callable[[bytes, bytes, bytes, int, bool, int], None],
+        send: Callable[[bytes, bytes, int, int, bool, int], None],
         cache_entries: int = 200_000,
     ) -> None:
         self.family = family
@@ -134,6 +135,9 @@ class LeftPartition:
         self._rows: dict[bytes, LeftRow] = {}
         self._stored: set[bytes] = set()  # of those: the store has it, or will
         self._dirty: dict[bytes, None] = {}
+        raw = store.get(family, COUNT)
+        self._count = 0 if raw is None else NUMBER.decode(raw)  # the last version given out
+        self._counted = False  # since the last cut
 
     def bind(self, tables: object) -> None:
         """Look nothing up elsewhere."""
@@ -152,7 +156,7 @@ class LeftPartition:
         if value is None and was.value is None:
             return ()
         raw = None if value is None else self._left.encode(value)
-        version = GONE if raw is None else version_of(raw)
+        version = GONE if raw is None else self._next_version()
         before = was.foreign_key
         shown = was.shown
         moved = before is not None and before != foreign_key
@@ -173,6 +177,11 @@ class LeftPartition:
         self._set(key, LeftRow(raw, version, foreign_key, shown))
         return rows
 
+    def _next_version(self) -> int:
+        self._counted = True
+        self._count += 1
+        return self._count
+
     def _answered(self, key: bytes, ts: int, answer: Answer) -> Sequence[Result]:
         row = self._rows.get(key) or self._load(key)
         if answer.version != row.version:
@@ -190,7 +199,7 @@ class LeftPartition:
         self._dirty[key] = None
 
     def _load(self, key: bytes) -> LeftRow:
-        raw = self._store.get(self.family, key)
+        raw = self._store.get(self.family, LEFT + key)
         if raw is None:
             row = NO_ROW
         else:
@@ -205,7 +214,8 @@ class LeftPartition:
 
     def items(self) -> list[Any]:
         """Return (raw key, left value) of every row of the left side."""
-        rows = {key: LEFT_ROW.decode(raw) for key, raw in self._store.scan(self.family)}
+        stored = self._store.scan(self.family, LEFT, after(LEFT))
+        rows = {raw_key[1:]: LEFT_ROW.decode(raw) for raw_key, raw in stored}
         rows |= self._rows
         decode = self._left.decode
         values = ((key, rows[key].value) for key in sorted(rows))
@@ -217,13 +227,16 @@ class LeftPartition:
         for key in self._dirty:
             row = self._rows[key]
             if row.value is not None or row.shown:
-                changes.append((key, LEFT_ROW.encode(row)))
+                changes.append((LEFT + key, LEFT_ROW.encode(row)))
                 self._stored.add(key)
             elif key in self._stored:  # else it came and went between two commits
-                changes.append((key, None))
+                changes.append((LEFT + key, None))
                 self._stored.discard(key)
         self._dirty = {}
         self.entry_bytes = entry_bytes(changes, self.entry_bytes)
+        if self._counted:
+            self._counted = False
+            changes.append((COUNT, NUMBER.encode(self._count)))
         return Cut(changes, {self.family: changes})
 
     def held(self) -> int:

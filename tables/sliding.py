@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from tables.window import Aggregate, Emission
 
 _LENGTH_BYTES = 4
+_DROP_SHARE = 8
+"""A key's useless windows are dropped once they are more than one in so many of all it has."""
 _PLAIN = frozenset({int, float, str, bytes, bool, type(None)})
 """Values of these types cannot be changed in place: two windows may share one."""
 
@@ -310,7 +312,7 @@ class SlidingPartition:
                 rows.append((cell.start, live.raw_key, key, cell))
         live.closed = max(live.closed, closed)
         expired = bisect_left(live.starts, now - windows.expires(0) + 1)
-        if expired:
+        if expired * _DROP_SHARE > len(cells):  # all that stay behind them must be moved up
             self._drop(key, live, expired)
         live.timer = NEVER
         if live.closed < len(cells):

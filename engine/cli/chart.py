@@ -51,9 +51,9 @@ def chart(graph: Graph) -> str:
     made = Drawing(f"Topology of {graph.app}")
     made.text(EDGE, 28, made.title, size=16, bold=True)
     left, top = EDGE + MARGIN, TITLE
-    for part in graph.parts:
+    for part, title in graph.titles().items():
         ids = [vertex.id for vertex in graph.of_part(part)]
-        _frame(made, [_moved(placed.boxes[id_], left, top) for id_ in ids], f"sub-topology {part}")
+        _frame(made, [_moved(placed.boxes[id_], left, top) for id_ in ids], title)
     for route in placed.routes:
         _edge(made, route, left, top, both=how[route.source, route.target] == "update",
               dashed=how[route.source, route.target] in DASHED)  # fmt: skip
@@ -151,7 +151,7 @@ def _box(made: Drawing, vertex: Vertex, box: Box, lines: tuple[list[str], list[s
         y += 8
     else:
         radius = min(box.height / 2, 20) if vertex.kind == "topic" else 3
-        dash = "5 3" if vertex.repartition else ""
+        dash = "5 3" if vertex.internal else ""
         made.rect(box, fill=light, stroke=strong, radius=radius, dash=dash)
     middle = box.x + box.width / 2
     for line in name:

@@ -35,7 +35,8 @@ class Vertex(msgspec.Struct, frozen=True, omit_defaults=True):
         about: what it is, in some words.
         contract: of a topic: name and version.
         partitions: of a topic that says how many it is to have.
-        repartition: it is the internal topic in the middle of an agent that re-keys its stream.
+        internal: of a topic: it is the engine's own.
+        repartition: of a topic: it is in the middle of an agent that re-keys its stream.
         changelog: of a table or an operator: the topic that its changes are logged to.
     """
 
@@ -46,6 +47,7 @@ class Vertex(msgspec.Struct, frozen=True, omit_defaults=True):
     about: str = ""
     contract: str = ""
     partitions: int | None = None
+    internal: bool = False
     repartition: bool = False
     changelog: str = ""
 
@@ -66,15 +68,20 @@ class Edge(msgspec.Struct, frozen=True):
     """A way that records or values take, by the ids of its ends.
 
     Attributes:
-        how: ``read`` topic to agent or operator; ``yield`` operator to agent; ``emit`` agent to
-            topic; ``load`` topic to the table that it is; ``use`` table to who looks things up in
-            it; ``update`` agent to a table that it may read too; ``result`` and ``late`` table to
-            topic; ``reject`` topic to its dead letters; ``call`` agent to function.
+        how: ``read`` topic to agent or operator; ``yield`` operator to agent; ``emit`` agent or
+            operator to topic; ``load`` topic to the table that it is; ``use`` table to who looks
+            things up in it; ``update`` agent to a table that it may read too; ``result`` and
+            ``late`` table to topic; ``reject`` topic to its dead letters; ``call`` agent to
+            function.
     """
 
     source: str
     target: str
     how: How
+
+
+EVERYWHERE = "global"
+"""In place of a sub-topology's name: what each worker has whole."""
 
 
 class Graph(msgspec.Struct, frozen=True):
@@ -89,6 +96,11 @@ class Graph(msgspec.Struct, frozen=True):
         """Return what belongs to a sub-topology, or to none."""
         return [vertex for vertex in self.vertices if vertex.part == part]
 
+    def titles(self) -> dict[str, str]:
+        """Return what to call each part."""
+        said = {part: f"sub-topology {part}" for part in self.parts}
+        return said | ({EVERYWHERE: "whole on each worker"} if EVERYWHERE in said else {})
+
 
 def graph_of(app: App, *, dead_letters: bool = False) -> Graph:
     """Return the graph of what an app declares. Asks no broker.
@@ -99,15 +111,17 @@ def graph_of(app: App, *, dead_letters: bool = False) -> Graph:
     topology = app.topology()
     made = _Making(app)
     for table in topology.globals:
-        made.table(table, None)
+        if table.source is not None:
+            made.topic(table.source, EVERYWHERE)
+        made.table(table, EVERYWHERE)
     for part in topology.parts:
         made.add_part(part, dead_letters=dead_letters)
     for topic in topology.topics.values():
         if topic.name in app.declared_topics:
             made.topic(topic)
-    parts = tuple(part.name for part in topology.parts)
+    parts = [part.name for part in topology.parts] + [EVERYWHERE] * bool(topology.globals)
     app_id = app.settings().id
-    return Graph(app_id, parts, tuple(made.vertices.values()), tuple(made.edges))
+    return Graph(app_id, tuple(parts), tuple(made.vertices.values()), tuple(made.edges))
 
 
 class _Making:
@@ -144,10 +158,11 @@ class _Making:
             f"{_nature(topic, repartition=repartition)}topic",
             f"{topic.contract.name} v{topic.contract.version}",
             topic.config.partitions,
+            topic.internal,
             repartition,
         )
         held = self.vertices.get(vertex.id)
-        if held is not None and held.part is None:
+        if held is not None and part is not None and held.part in {None, EVERYWHERE}:
             self.vertices[vertex.id] = vertex
         return self._vertex(vertex)
 
@@ -158,12 +173,8 @@ class _Making:
     def _edge(self, source: str, target: str, how: How) -> None:
         self.edges[Edge(source, target, how)] = None
 
-    def table(self, table: TableHandle, part: str | None) -> None:
-        """Add a table or an operator, and what flows into it and out of it by itself.
-
-        Args:
-            part: of a global table none: each worker has it.
-        """
+    def table(self, table: TableHandle, part: str) -> None:
+        """Add a table or an operator, and what flows into it and out of it by itself."""
         kind: Kind = "operator" if isinstance(table, Operator) else "table"
         log = table.changelog.name if table.changelog is not None else ""
         me = self._vertex(
@@ -172,7 +183,8 @@ class _Making:
         if table.source is not None:
             self._edge(self.topic(table.source), me, "load")
         for topic in table.outputs:
-            self._edge(me, self.topic(topic), "late" if topic is table.late_topic else "result")
+            how: How = "emit" if kind == "operator" else "result"
+            self._edge(me, self.topic(topic), "late" if topic is table.late_topic else how)
         if isinstance(table, Operator):
             for topic in table.inputs:
                 self._edge(self.topic(topic), me, "read")

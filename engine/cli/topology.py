@@ -88,16 +88,9 @@ def tree(graph: Graph) -> Iterator[str]:
     said = ", ".join(f"{n} {one if n == 1 else more}" for n, one, more in counted if n)
     yield f"{graph.app}: {said}"
     leaves = _Tree(graph)
-    for part in graph.parts:
+    for part, title in graph.titles().items():
         yield ""
-        yield from leaves.lines(f"sub-topology {part}", leaves.roots(part))
-    loads = [edge for edge in graph.edges if edge.how == "load"]
-    ours = {v.id for v in graph.of_part(None) if v.kind == "table"}
-    roots = {edge.source for edge in loads if edge.target in ours}
-    shared = [v for v in graph.vertices if v.id in roots]
-    if shared:
-        yield ""
-        yield from leaves.lines("whole on each worker", shared)
+        yield from leaves.lines(title, leaves.roots(part))
     apart = [v for v in graph.of_part(None) if v.id not in leaves.shown]
     if apart:
         yield ""
@@ -180,8 +173,8 @@ def mermaid(graph: Graph) -> Iterator[str]:
 
     names = {vertex.id: f"n{number}" for number, vertex in enumerate(graph.vertices)}
     yield "flowchart LR"
-    for part in graph.parts:
-        yield f'  subgraph part{part}["sub-topology {part}"]'
+    for part, title in graph.titles().items():
+        yield f'  subgraph part{part}["{title}"]'
         for vertex in graph.of_part(part):
             yield f"    {_shape(names[vertex.id], vertex)}"
         yield "  end"

@@ -155,14 +155,18 @@ def test_global_tables_and_the_topics_of_a_foreign_key_join_are_shown() -> None:
     assert set(pairwise(round_)) <= {(source, target) for source, _, target in edges}
     assert ("topic:countries", "load", "table:atlas") in edges
     assert ("table:atlas", "use", "agent:bill") in edges
-    assert next(v for v in graph.vertices if v.id == "table:atlas").part is None
+    assert next(v for v in graph.vertices if v.id == "table:atlas").part == "global"
     lines = written(graph, "text").splitlines()
     at = lines.index("whole on each worker")
     assert [re.sub(r"^\W+| {2,}.*", "", each) for each in lines[at + 1 : at + 4]] == [
         "countries", "atlas", "bill",
     ]  # fmt: skip
     assert any("└─ shop-sold-answers" in each for each in lines)
-    check_readable(written(graph, "svg"))
+    svg = written(graph, "svg")
+    check_readable(svg)
+    place = dict(texts(svg))
+    assert place["whole on each worker"].y < place["countries"].y
+    assert place["countries"].right < place["atlas"].x < place["bill"].x
 
 
 def test_a_topic_is_in_the_sub_topology_that_reads_it() -> None:
@@ -206,7 +210,7 @@ TEXT = r"\"[^\"]*\""
 SHAPES = rf"(\(\[{TEXT}\]\)|\[{TEXT}\]|\{{\{{{TEXT}\}}\}}|\[\({TEXT}\)\]|\[/{TEXT}/\])"
 GRAMMAR = [
     r"flowchart LR",
-    r"  subgraph part\d+\[\"[^\"]*\"\]",
+    r"  subgraph part(\d+|global)\[\"[^\"]*\"\]",
     r"  end",
     rf"  (  )?n\d+{SHAPES}:::\w+",
     r"  n\d+ (-->|-\.->|<-\.->) n\d+",
