@@ -257,6 +257,60 @@ def test_a_commit_between_an_event_and_its_timer_loses_and_doubles_nothing(crash
         assert rows == [["fired", "k", 0], ["event", "k", 1], ["event", "k", 2]]
 
 
+def test_an_agent_goes_on_with_its_own_event_after_a_timer():
+    """In the middle of a batch: its windows go by the event, and not by what has just fired."""
+    app = App("own")
+    orders = orders_of(app)
+    alarms = app.Table("alarms", key_type=str)
+    counts = app.Table("counts", default=int, key_type=str, value_type=int).tumbling(0.01, grace=1)
+
+    @alarms.timer
+    def fire(key, time):
+        pass
+
+    @app.agent(orders)
+    async def watch(stream):
+        async for key, order in stream.items():
+            alarms.at(order.at, key)
+            counts[key] += 1
+
+    with Driver(app) as driver:
+        driver.pipe_many("orders", [("k", Order(at), at) for at in (5, 15, 25)])
+        assert driver.table("counts") == [("k", 0, 10, 1), ("k", 10, 20, 1), ("k", 20, 30, 1)]
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_what_is_due_of_several_tables_and_punctuators_comes_by_time(at_once):
+    app = App("several")
+    orders, seen = orders_of(app), app.topic("seen", value_type=list)
+    tables = [app.Table(name, key_type=str) for name in ("b", "a")]
+
+    for table in tables:
+
+        @table.timer
+        async def fire(key, time, name=table.name):
+            await seen.send(value=[name, key, time])
+
+    @app.punctuate(orders, stream_time=0.01)
+    async def tick(time):
+        await seen.send(value=["tick", time])
+
+    @app.agent(orders, tables=tables)
+    async def watch(stream):
+        async for key, order in stream.items():
+            tables[order.after % 2].at(order.at + order.after, key)
+
+    rows = [("x", Order(1, 15)), ("y", Order(2, 7)), ("z", Order(3, 8)), ("z", Order(30, 50))]
+    with Driver(app) as driver:
+        if at_once:
+            driver.pipe_many("orders", [(key, order, order.at) for key, order in rows])
+        for key, order in [] if at_once else rows:
+            driver.pipe("orders", key=key, value=order)
+        assert rows_of(driver) == [
+            ["tick", 1], ["a", "y", 9], ["tick", 30], ["b", "z", 11], ["a", "x", 16]
+        ]  # fmt: skip
+
+
 # --- punctuators ------------------------------------------------------------------------------
 
 
@@ -307,6 +361,32 @@ def test_by_the_wall_clock_it_is_called_without_any_event():
         assert dict(driver.table("counts")) == {"n": 1, "reports": 2}
         driver.advance(60)
         assert [each.value for each in driver.read("out")] == [[181_000, 1]]
+
+
+class Watched:
+    """An outlet that remembers what went through it."""
+
+    def __init__(self, outlet, sent):
+        self._outlet, self._sent = outlet, sent
+
+    def __getattr__(self, name):
+        return getattr(self._outlet, name)
+
+    async def commit(self, transaction):
+        self._sent.append(transaction)
+        return await self._outlet.commit(transaction)
+
+
+def test_a_commit_without_events_is_fenced_all_the_same():
+    """Who may commit is told by positions: a worker that has lost its task must not send."""
+    sent = []
+    driver = Driver(punctuated(wall_clock=60))
+    driver.wrap = lambda edges: edges._replace(outlet=Watched(edges.outlet, sent))
+    with driver:
+        driver.advance(180)
+        assert len(driver.read("out")) == 3
+    assert sum(bool(each.rows) for each in sent) == 3
+    assert all(each.positions for each in sent)
 
 
 def test_each_task_calls_it_for_itself():
