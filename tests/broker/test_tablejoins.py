@@ -84,7 +84,7 @@ async def test_a_foreign_key_join_ends_with_the_join_though_workers_are_killed(
     kafka: DevBroker, tmp_path: Path, name: str
 ) -> None:
     broker, rng = kafka.bootstrap, random.Random(5)
-    await observer.create(broker, {f"{name}-left": COMPACT}, 3)
+    await observer.create(broker, {f"{name}-left": COMPACT, f"{name}-out": COMPACT}, 3)
     await observer.create(broker, {f"{name}-right": COMPACT}, 4)
     left: dict[bytes, bytes | None] = {}
     right: dict[bytes, bytes | None] = {}
@@ -119,7 +119,7 @@ async def test_a_foreign_key_join_ends_with_the_join_though_workers_are_killed(
             fleet.start(worker, "tests.broker.foreign")
         for killed in ("one", "two", ""):
             await change()
-            await asyncio.sleep(2)
+            await asyncio.sleep(2)  # some of it is done by then, and some is not
             if killed:
                 fleet.kill(killed)
                 fleet.start(killed, "tests.broker.foreign")
