@@ -21,7 +21,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import operatorloads, patternloads, tableloads
+from benchmarks import operatorloads, patternloads, tableloads, timeloads
 from benchmarks.loads import Case, Load
 from tables.store import Memory, RocksStore
 
@@ -48,7 +48,8 @@ class Measured(NamedTuple):
 
 def cases(part: int) -> list[Case]:
     """Return all cases, with a ``part``-th of the events, keys, sessions and matches."""
-    return [*tableloads.cases(part), *operatorloads.cases(part), *patternloads.cases(part)]
+    kinds = (tableloads, timeloads, operatorloads, patternloads)
+    return [case for kind in kinds for case in kind.cases(part)]
 
 
 def measure(load: Load, events: int, home: Path) -> float:

@@ -31,6 +31,7 @@ from engine.policy import OnError
 from engine.security import hidden
 from engine.service import Boot, EngineService
 from engine.table import TableHandle
+from engine.timers import Punctuator
 from engine.topic import Topic, TopicConfig
 from engine.topology import Topology, build
 
@@ -60,6 +61,7 @@ class App(Declarations, faust.App):  # type: ignore[misc]
         self.declared_agents: list[Agent] = []
         self.declared_tables: dict[str, TableHandle] = {}
         self.declared_topics: dict[str, Topic] = {}
+        self.declared_punctuators: list[Punctuator] = []
         self.timers: list[tuple[int, Callable[[], Any]]] = []
         self._engine: Engine | None = None
         self._engine_service: EngineService | None = None
@@ -236,6 +238,25 @@ class App(Declarations, faust.App):  # type: ignore[misc]
 
         return note
 
+    def punctuate(
+        self, channel: Topic | None = None, **options: Any
+    ) -> Callable[[Callable[[int], Any]], Callable[[int], Any]]:
+        """Call a function of the time (ms) in each task, between two events, in its transactions.
+
+        Args:
+            channel: a topic: the tasks that read it call it. None: those with the tables it uses.
+            options: ``stream_time=`` or ``wall_clock=`` (s): :class:`engine.timers.Punctuator`.
+        """
+
+        def declare(fun: Callable[[int], Any]) -> Callable[[int], Any]:
+            made = Punctuator(fun, channel=channel, **options)
+            if any(made.name == other.name for other in self.declared_punctuators):
+                raise ConfigError(f"there are two punctuators named {made.name!r}: rename one")
+            self.declared_punctuators.append(made)
+            return fun
+
+        return declare
+
     def is_leader(self) -> bool:
         """Say whether this worker has the first partition: one worker of an app has."""
         engine = self._engine
@@ -262,6 +283,7 @@ class App(Declarations, faust.App):  # type: ignore[misc]
             self.declared_agents,
             self.declared_tables.values(),
             self.declared_topics.values(),
+            self.declared_punctuators,
         )
 
     def attach(self, engine: Engine) -> None:

@@ -101,6 +101,12 @@ def current_task_context() -> Context | None:
     return current.get()
 
 
+def event_time_ms() -> int:
+    """Return the event time (ms) of the event in hand."""
+    context = current.get()
+    return (context_for("the event time") if context is None else context).time_ms()
+
+
 def context_for(what: str) -> Context:
     """Return the running agent's context.
 

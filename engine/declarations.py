@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from engine import faustnames
 from engine.errors import ConfigError
+from engine.expiring import ExpiringTable
 from engine.foreignkey import ForeignKeyJoin
 from engine.globaltable import GlobalTable
 from engine.joins import StreamJoin
@@ -44,7 +45,8 @@ class Declarations:
     ) -> Table[Any, Any]:
         """Declare a keyed table: see :class:`engine.table.Table`.
 
-        With ``history=`` (seconds) it is an :class:`engine.versioned.VersionedTable`.
+        With ``history=`` (seconds) it is an :class:`engine.versioned.VersionedTable`, with ``ttl=``
+        (seconds) its keys expire: :class:`engine.expiring.ExpiringTable`.
 
         Args:
             name: may be left out of a table that is a topic (``source=``): it is the topic's.
@@ -55,11 +57,12 @@ class Declarations:
             name = options["source"].name
         for option in [option for option in options if option in faustnames.IGNORED]:
             del options[option]
-        table: Table[Any, Any] = (
-            VersionedTable(name, **options)
-            if "history" in options
-            else _Declaring(self, name, **options)
-        )
+        if "ttl" in options:
+            table: Table[Any, Any] = ExpiringTable(name, **options)
+        elif "history" in options:
+            table = VersionedTable(name, **options)
+        else:
+            table = _Declaring(self, name, **options)
         self.declare(table)
         return table
 
@@ -122,7 +125,7 @@ class Declarations:
     def declare(self, table: TableHandle) -> None:
         """Add a table or an operator to the app, under its name."""
         held = self.declared_tables.get(table.name)
-        if held is not None and table.kind != "window":
+        if held is not None and table.kind not in {"window", "counted"}:
             raise ConfigError(f"there are two tables named {table.name!r}")
         self.declared_tables[table.name] = table
 
@@ -143,5 +146,11 @@ class _Declaring(Table[Any, Any]):
     def sliding(self, size: Any, **options: Any) -> Any:
         """See :meth:`engine.table.Table.sliding`."""
         windowed = super().sliding(size, **options)
+        self._app.declare(windowed)
+        return windowed
+
+    def counted(self, size: int, step: int | None = None, **options: Any) -> Any:
+        """See :meth:`engine.table.Table.counted`."""
+        windowed = super().counted(size, step, **options)
         self._app.declare(windowed)
         return windowed

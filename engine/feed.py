@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from engine.context import Context
     from engine.operator import Operator
     from engine.record import TP, Run
+    from engine.timekeeper import AgentClock
 
 TICK: Any = object()
 """Goes through the views of a stream when a deadline passes on a quiet feed, and to views that look
@@ -30,16 +31,15 @@ class Feed:
     """
 
     __slots__ = (
-        "_ahead", "_between", "_calls", "_done", "_due", "_hold", "_open", "_resume",
-        "_run", "_tick", "_waiter", "_whole", "busy", "clock", "context", "ended", "handed_over",
-        "marking", "operators", "overdue", "pausing", "quiet", "singly", "spoiled",
+        "_ahead", "_between", "_calls", "_done", "_due", "_held", "_hold", "_looking", "_open",
+        "_resume", "_run", "_tick", "_times", "_waiter", "_whole", "busy", "clock", "context",
+        "ended", "handed_over", "marking", "operators", "overdue", "quiet", "singly", "spoiled",
     )  # fmt: skip
 
     def __init__(self, context: Context, clock: Clock, quiet: Callable[[], None]) -> None:
         self.context = context
         self.quiet = quiet
         self.busy = False
-        self.pausing = False
         self.handed_over = False  # what is held was given to the agent: leaving the loop ends it
         self.singly: dict[TP, tuple[int, int]] = {}  # between which ``take`` yields them one by one
         self.marking = False  # the next iteration is to mark the ends of runs
@@ -52,6 +52,9 @@ class Feed:
         self._calls: set[asyncio.Future[Any]] = set()  # what it has under way
         self._whole = False  # runs are taken whole
         self.clock = clock
+        self._times: AgentClock | None = None  # what goes by the times of the events
+        self._held = False  # no event is to be begun
+        self._looking = False  # between two events, see whether to go on
         self._done: dict[TP, int] = {}
         self._hold: dict[TP, int] = {}
         self._open = False  # an iteration is inside a run
@@ -60,6 +63,10 @@ class Feed:
         self._resume: asyncio.Future[None] | None = None
         self._tick: Cancellable | None = None
         self._due = False  # the tick came while the feed was not waiting
+
+    def keep_time(self, times: AgentClock) -> None:
+        """Tell a clock each event's time, and wait between two events while something is due."""
+        self._times, self._looking = times, True
 
     def give(self, run: Run) -> None:
         """Hand the agent its next events; only when it is not busy."""
@@ -102,8 +109,8 @@ class Feed:
                 context.index = index
                 yield event
                 index += 1
-                if self.pausing:
-                    await self._pause(run, index)
+                if self._looking:
+                    await self._look(run, index)
             if marking:
                 if run.ends:
                     self.ended.add(run.tp.topic)
@@ -126,6 +133,8 @@ class Feed:
             if len(run):
                 context.run, context.index, self._open = run, len(run) - 1, True
                 yield run
+                if self._times is not None:
+                    self._times.reach(max(run.times))
             self._done[run.tp] = run.next_offset
             self._open = self.busy = False
 
@@ -141,11 +150,21 @@ class Feed:
         self.quiet()
         return await self._waiter
 
-    async def _pause(self, run: Run, index: int) -> None:
-        """Stand still between two events, so that a commit can be cut here."""
-        if index < len(run.offsets):
+    async def _look(self, run: Run, index: int) -> None:
+        """Stand still between two events while a commit is cut here, or something is due."""
+        times = self._times
+        due = times is not None and times.reach(run.times[index - 1])
+        if index < len(run.offsets) and (due or self._held):
             self._done[run.tp] = run.offsets[index]
+            if times is not None and due and not self._held:
+                self._between = True
+                called = await times.call()
+                self._between = False
+                if called and not self._held:
+                    return
             await self._stand_still()
+            while times is not None and times.is_due():  # it was a commit that has ended
+                await self._stand_still()
 
     async def _stand_still(self) -> None:
         self._resume = asyncio.get_running_loop().create_future()
@@ -170,11 +189,11 @@ class Feed:
         self._ahead[run.tp] = run.offsets[index]
         if call is not None and not call.done():
             self._between = True
-            if self.pausing:
+            if self._held:
                 self.quiet()
             await asyncio.wait([call])
             self._between = False
-        if self.pausing:
+        if self._held:
             await self._stand_still()
         self.context.index = index
 
@@ -208,9 +227,13 @@ class Feed:
         """Say whether the agent is between two events."""
         return not self.busy or self._between or self._resume is not None
 
+    def pause(self) -> None:
+        """Begin no other event until :meth:`go_on`."""
+        self._held = self._looking = True
+
     def go_on(self) -> None:
         """End the pause."""
-        self.pausing = False
+        self._held, self._looking = False, self._times is not None
         if self._resume is not None:
             self._resume.set_result(None)
             self._resume = None

@@ -49,9 +49,15 @@ class Idle:
         self._since = self._clock.elapsed_ms()
         self._moved = [0] * len(self._tables)
 
-    def look(self) -> None:
-        """Move on the stream times of tables that have been quiet for long enough."""
+    def look(self, *, silent: bool) -> None:
+        """Move on the stream times of tables that have been quiet for long enough.
+
+        Args:
+            silent: it is input that is lacking, and nothing else.
+        """
         self.due = False
+        if not silent:
+            self.touched()
         silent_ms = int(self._clock.elapsed_ms() - self._since)
         waits: list[int] = []
         for number, (partition, idle_ms) in enumerate(self._tables):

@@ -9,9 +9,16 @@ which worker looks at it.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
 from engine.edges import Position
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from engine.record import TP
 
 
 class Notes(msgspec.Struct, omit_defaults=True):
@@ -42,6 +49,24 @@ def pack(
     ahead = {name: at for name, at in consumers.items() if at != offset}
     notes = Notes(ahead, times, gate if gate > offset else 0, topic)
     return Position(offset, _encode(notes).decode() if notes != Notes() else "")
+
+
+def pack_all(
+    consumers: Mapping[TP, dict[str, int]],
+    times: dict[str, int],
+    gates: Mapping[TP, int],
+    topics: Mapping[str, str],
+) -> dict[TP, Position]:
+    """Return the position of each input of a task; the times are noted with the first.
+
+    Args:
+        gates: by input.
+        topics: ids of topics by name, where they are known.
+    """
+    return {
+        tp: pack(consumers[tp], {} if number else times, gates.get(tp, 0), topics.get(tp.topic, ""))
+        for number, tp in enumerate(sorted(consumers))
+    }
 
 
 def unpack(position: Position | None) -> Notes:

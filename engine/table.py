@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
 
+from engine.aggregate import is_aggregates, result_of
 from engine.context import context_for, current
 from engine.contracts.contract import Contract
 from engine.errors import ConfigError
@@ -20,6 +21,8 @@ from tables.codec import TEXT_KEYS, Codec, key_codec, value_codec
 from tables.table import KeyedPartition
 
 if TYPE_CHECKING:
+    from engine.counted import CountedTable
+    from engine.timers import TableTimers
     from engine.windowed import WindowedTable
     from tables.store import Change, Store
     from tables.window import Emission
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 K = TypeVar("K")
 V = TypeVar("V")
 Seconds = float
-Kind = Literal["keyed", "window", "session", "operator"]
+Kind = Literal["keyed", "window", "session", "counted", "operator", "timers"]
 
 
 class Window(msgspec.Struct, frozen=True, gc=False):
@@ -52,6 +55,20 @@ class Emitter(NamedTuple):
 
 
 Emit = Callable[[Any, int, int, Any, int], None]
+
+
+def emitter_to(
+    sink: Topic | None,
+    emission: Emission,
+    into: Callable[[Any, Window, Any], Any] | None,
+    value_type: Any,
+) -> Emitter | None:
+    """Return where a table's results go; aggregates are made the sink's record by its fields."""
+    if sink is None:
+        return None
+    if into is None and is_aggregates(value_type):
+        into = result_of(value_type, sink.contract.value_type)
+    return Emitter(sink, emission, into)
 
 
 class TableHandle:
@@ -83,6 +100,7 @@ class TableHandle:
         self.cache_entries = cache_entries
         self.changelog: Topic | None = None
         self.key = key_codec(key_type)
+        self.timers: TableTimers | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
@@ -152,14 +170,26 @@ class Table(TableHandle, Generic[K, V]):
 
     Args:
         default: makes the value of a key that is not there, as in a defaultdict.
+        reduce: (value, event) -> value, for :meth:`update` and for the windows of this table. It
+            may change the value in place. Where ``value_type`` is a class of
+            :class:`engine.aggregates.Aggregates`, both come from it.
         source: the compacted topic that this table *is*; then it is read-only.
     """
 
     def __init__(
-        self, name: str, *, default: Callable[[], V] | None = None, **options: Any
+        self,
+        name: str,
+        *,
+        default: Callable[[], V] | None = None,
+        reduce: Callable[[V, Any], V] | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(name, **options)
-        self.default = default
+        self.default: Callable[[], Any] | None = default
+        self.reduce: Callable[[Any, Any], Any] | None = reduce
+        if is_aggregates(self.value_type):
+            self.default = default or self.value_type
+            self.reduce = reduce or self.value_type.add
         if self.source is not None:
             self.key_type = self.source.contract.key_type
             self.key = TEXT_KEYS if self.key_type is None else self.source.key
@@ -221,6 +251,22 @@ class Table(TableHandle, Generic[K, V]):
         partition.delete(key)
         return value
 
+    def update(self, key: K | None, event: Any) -> None:
+        """Reduce ``event`` into the value of ``key``; without a key it is dropped.
+
+        Raises:
+            ConfigError: the table has no ``reduce=`` and no aggregates.
+        """
+        reduce = self.reduce
+        if reduce is None:
+            raise ConfigError(f"table {self.name!r}: update() needs reduce= or aggregates")
+        if key is not None:
+            partition = self._writable()
+            value = partition.get(key)
+            if value is None and self.default is not None:
+                value = self.default()
+            partition.put(key, reduce(value, event))
+
     def setdefault(self, key: K, default: V | None = None) -> V | None:
         """Return the value of ``key``, setting it to ``default`` first if it is not there."""
         value = self.get(key)
@@ -240,6 +286,41 @@ class Table(TableHandle, Generic[K, V]):
     def values(self) -> Iterator[V]:
         """Yield this task's values."""
         return (value for _, value in self.items())
+
+    # -- timers ------------------------------------------------------------------------------
+
+    def timer(self, fun: Callable[[Any, int], Any]) -> Callable[[Any, int], Any]:
+        """Make a function what timers of this table call: with their key and time (ms).
+
+        It may be a coroutine function. It uses tables and sends as an agent does; if it raises, its
+        task stops. Calls come in the order of (time, key), each exactly once.
+        """
+        from engine.timers import TableTimers  # noqa: PLC0415  (a cycle otherwise)
+
+        if self.timers is not None:
+            raise ConfigError(f"table {self.name!r} has a timer function already")
+        self.timers = TableTimers(self, fun)
+        return fun
+
+    def at(self, time: int, key: Any) -> None:
+        """Call the timer function for ``key`` once stream time has reached ``time``.
+
+        Args:
+            time: event time, ms. One that is reached already is called before the next event.
+            key: of this table; it need not have a value. The same time and key twice is one call.
+        """
+        self._timers().set(time, key)
+
+    def cancel(self, time: int, key: Any) -> None:
+        """Take back what :meth:`at` did; what was never set, or has fired, is no error."""
+        self._timers().cancel(time, key)
+
+    def _timers(self) -> TableTimers:
+        if self.timers is None:
+            raise ConfigError(f"table {self.name!r} has no function for timers: @table.timer")
+        return self.timers
+
+    # -- windows -----------------------------------------------------------------------------
 
     def tumbling(self, size: Seconds, *, grace: Seconds = 0, **options: Any) -> WindowedTable:
         """Return this table with a value per key *and* window of ``size`` seconds.
@@ -270,3 +351,14 @@ class Table(TableHandle, Generic[K, V]):
         from engine.windowed import sliding  # noqa: PLC0415  (a cycle otherwise)
 
         return sliding(self, size, grace=grace, **options)
+
+    def counted(self, size: int, step: int | None = None, **options: Any) -> CountedTable:
+        """Return this table with a value per key and window of ``size`` of the key's events.
+
+        Args:
+            step: a window begins every ``step`` events; None: when the one before is full.
+            options: see :class:`engine.counted.CountedTable`.
+        """
+        from engine.counted import counted  # noqa: PLC0415  (a cycle otherwise)
+
+        return counted(self, size, step, **options)

@@ -19,6 +19,7 @@ from engine.outbox import Outbox
 from engine.record import TP, Batch, Output, Piece, Run
 from engine.results import writer_for
 from engine.stages import stages
+from engine.timekeeper import Timekeeper
 from engine.verdicts import Poison, Verdicts
 from tables.store import META
 
@@ -100,6 +101,11 @@ class Task:
         self._runners: list[Runner] = []
         self._readers: dict[TP, list[Runner]] = {tp: [] for tp in self.inbox.inputs}
         self._ending = False  # the piece in hand is followed by an end-of-input mark
+        self._timekeeper = Timekeeper(
+            Context("", self.id, self.tables, self.outbox, world), edges.clock,
+            ready=lambda: self.state is State.RUNNING and self.at_boundary(),
+            wake=self._quiet, went_on=self._go_on, failed=self.fail,
+        )  # fmt: skip
         self._boundary: asyncio.Future[None] | None = None
         self._committed: dict[TP, Position] = {}
         self.membership: Any = None  # under which we own it: set when it is assigned
@@ -130,16 +136,11 @@ class Task:
             name = node.agent.name
             context = Context(name, self.id, self.tables, self.outbox, self._world)
             runner = Runner(
-                node.agent,
-                stage=node.stage,
-                context=context,
-                clock=self._edges.clock,
-                quiet=self._quiet,
-                failed=self._agent_failed,
-                moved=node.moved,
-                inputs=node.inputs,
-            )
+                node.agent, stage=node.stage, context=context, clock=self._edges.clock,
+                quiet=self._quiet, failed=self._agent_failed, moved=node.moved, inputs=node.inputs,
+            )  # fmt: skip
             self._runners.append(runner)
+        self._timekeeper.start(self.part, self._runners)
         for tp, each in self.inbox.inputs.items():
             self._start_input(tp, each, committed.get(tp))
         for runner in self._runners:
@@ -164,6 +165,7 @@ class Task:
                 runner.feed.resume_at(tp, notes.ahead.get(runner.name, offset))
                 if (runner.name, tp) in self._verdicts.singly:
                     runner.feed.singly[tp] = self._verdicts.singly[runner.name, tp]
+        self._timekeeper.resume(notes.times)
         for name, time in notes.times.items():
             if name in self.tables and hasattr(self.tables[name], "stream_time"):
                 self.tables[name].stream_time = time
@@ -173,6 +175,7 @@ class Task:
         if self.state is State.CLOSED:
             return
         self._move_to(State.CLOSED)
+        await self._timekeeper.stop()
         if self._idle is not None:
             self._idle.stop()
         for runner in self._runners:
@@ -215,24 +218,22 @@ class Task:
         """
         if self.state is not State.RUNNING or any(r.feed.busy for r in self._runners):
             return 0
+        if not self._timekeeper.at_rest():
+            self._timekeeper.look()
+            return 0
         self._finish()
         limit = self._limit(limit)
         batch = self.inbox.next(min(limit, PIECE_RECORDS)) if limit > 0 else None
         if batch is None:
             if self._idle is not None and self._idle.due:
-                self._look_idle(self._idle)
+                inputs = self.inbox.inputs.values()
+                self._idle.look(silent=all(each.caught_up() and not each.queue for each in inputs))
             return 0
         before = stages.switch("decode")
         piece = self._decode(batch)
         stages.switch(before)
         self._begin(piece)
         return len(batch) or 1
-
-    def _look_idle(self, idle: Idle) -> None:
-        """Let windows close by the clock, if it is input that is lacking and nothing else."""
-        if not all(each.caught_up() and not each.queue for each in self.inbox.inputs.values()):
-            idle.touched()
-        idle.look()
 
     def _decode(self, batch: Batch) -> Piece:
         """Decode and check all of a batch."""
@@ -326,6 +327,14 @@ class Task:
         """An agent has come to a boundary: the loop may have more for it."""
         self._edges.source.wake()
         self._tell_boundary()
+        self._timekeeper.look()
+
+    def _go_on(self) -> None:
+        """Let the agents go on: a commit is cut, or what was due has been called."""
+        if self.state is State.RUNNING:
+            for runner in self._runners:
+                runner.feed.go_on()
+        self._tell_boundary()
 
     def _tell_boundary(self) -> None:
         if self._boundary is not None and not self._boundary.done():
@@ -337,8 +346,8 @@ class Task:
         await asyncio.shield(self._boundary)
 
     def at_boundary(self) -> bool:
-        """Say whether every agent is between two events."""
-        return all(runner.feed.at_boundary() for runner in self._runners)
+        """Say whether every agent is between two events, and no timer is being called."""
+        return not self._timekeeper.busy and all(r.feed.at_boundary() for r in self._runners)
 
     def pending_bytes(self) -> int:
         """Return about how much memory its work since the last cut takes."""
@@ -349,14 +358,14 @@ class Task:
         """Say whether nothing waits and every agent has asked for more."""
         waiting = any(each.queue for each in self.inbox.inputs.values())
         asking = all(runner.feed.asking for runner in self._runners)
-        return asking and not waiting and not self._ending
+        return asking and not waiting and not self._ending and self._timekeeper.at_rest()
 
     async def hold(self) -> None:
         """Finish the events in hand and take no more, until :meth:`release`."""
         if self.state is State.RUNNING:
             self._move_to(State.HOLDING)
         for runner in self._runners:
-            runner.feed.pausing = True
+            runner.feed.pause()
         while self.state is State.HOLDING and not self.at_boundary():
             await self._next_boundary()
 
@@ -364,8 +373,7 @@ class Task:
         """Go on after :meth:`hold`."""
         if self.state is State.HOLDING:
             self._move_to(State.RUNNING)
-            for runner in self._runners:
-                runner.feed.go_on()
+            self._go_on()
 
     # -- out ---------------------------------------------------------------------------------
 
@@ -390,6 +398,8 @@ class Task:
                 store.setdefault(family, []).extend(changes)
         positions = self._positions()
         rows = self.outbox.cut()
+        if (rows or changelogs) and not positions:  # of timers: who commits is told by positions
+            positions = self._positions(unchanged=True)
         if not positions and not rows and not changelogs and not any(store.values()):
             self._handed = 0  # held back, all of it
             return None
@@ -407,26 +417,21 @@ class Task:
             self._letters.bury(tp.topic, done[DEAD_LETTERS], passed)
             done[DEAD_LETTERS] = max(done[DEAD_LETTERS], passed)
 
-    def _positions(self) -> dict[TP, Position]:
-        """Return the positions that have changed since the last cut."""
+    def _positions(self, *, unchanged: bool = False) -> dict[TP, Position]:
+        """Return the positions that have changed since the last cut, or all of them."""
         times = {
             name: partition.stream_time
             for name, partition in self.tables.items()
             if getattr(partition, "stream_time", -1) >= 0
-        }
+        } | self._timekeeper.times()
         readers = {runner.name: runner.feed.positions() for runner in self._runners}
-        changed: dict[TP, Position] = {}
-        for number, (tp, done) in enumerate(sorted(self._done.items())):
-            ahead = {name: at[tp] for name, at in readers.items() if tp in at}
-            packed = position.pack(
-                done | ahead,
-                times if number == 0 else {},
-                self.inbox.inputs[tp].gate,
-                self.topic_ids.get(tp.topic, ""),
-            )
-            if packed != self._committed.get(tp):
-                changed[tp] = packed
-        return changed
+        consumers = {
+            tp: done | {name: at[tp] for name, at in readers.items() if tp in at}
+            for tp, done in self._done.items()
+        }
+        gates = {tp: each.gate for tp, each in self.inbox.inputs.items()}
+        packed = position.pack_all(consumers, times, gates, self.topic_ids)
+        return {tp: at for tp, at in packed.items() if unchanged or at != self._committed.get(tp)}
 
     def was_at(self, committed: Mapping[TP, Position | None]) -> None:
         """Note what is committed, where it began somewhere else: behind a gap."""

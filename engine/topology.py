@@ -20,12 +20,13 @@ from engine.agent import Agent, Stage
 from engine.contracts.contract import Contract
 from engine.errors import ConfigError
 from engine.move import Move
+from engine.policy import Policy
 from engine.table import Table, TableHandle
 from engine.topic import Topic
 from tables.codec import TEXT_KEYS
 
 if TYPE_CHECKING:
-    from engine.policy import Policy
+    from engine.timers import Punctuator
 
 
 class Node(msgspec.Struct, frozen=True):
@@ -65,6 +66,7 @@ class SubTopology(msgspec.Struct, frozen=True):
     nodes: tuple[Node, ...]
     tables: tuple[TableHandle, ...]
     inputs: tuple[Topic, ...]
+    punctuators: tuple[Punctuator, ...] = ()
     width: int = 0
 
     @property
@@ -102,8 +104,9 @@ class SubTopology(msgspec.Struct, frozen=True):
         return any(name in topics for name in (*logs, *(topic.name for topic in self.inputs)))
 
     def policy_of(self, agent: str) -> Policy:
-        """Return what an agent does about its exceptions."""
-        return next(node.agent.policy for node in self.nodes if node.agent.name == agent)
+        """Return what an agent does about its exceptions; timers and punctuators stop."""
+        named = (node.agent.policy for node in self.nodes if node.agent.name == agent)
+        return next(named, Policy(outcome="stop"))
 
     def makers_of(self, topic: str, source: str | None) -> list[Node]:
         """Return the nodes that read ``source`` and may write to ``topic``.
@@ -183,9 +186,10 @@ def build(
     agents: Sequence[Agent],
     tables: Iterable[TableHandle],
     topics: Iterable[Topic] = (),
+    punctuators: Sequence[Punctuator] = (),
 ) -> Topology:
     """Find the sub-topologies of an app."""
-    declared = tuple(tables)
+    declared = tuple(each for table in tables for each in (table, table.timers) if each is not None)
     handles = tuple(table for table in declared if not table.is_global)
     nodes = [node for agent in agents for node in _nodes(app_id, agent, handles)]
     operators = [each for agent in agents for each in agent.operators.values()]
@@ -203,8 +207,30 @@ def build(
         for table in held:
             table.name_changelog(app_id)
         parts.append(SubTopology(f"{number}", tuple(members), tuple(held), tuple(inputs.values())))
+    for punctuator in punctuators:
+        _place(punctuator, parts, handles)
     everywhere = tuple(t for t in declared if t.is_global and isinstance(t, Table))
     return Topology(tuple(parts), tuple(topics), everywhere)
+
+
+def _place(punctuator: Punctuator, parts: list[SubTopology], tables: Sequence[TableHandle]) -> None:
+    """Put a punctuator where its tables and its topic are."""
+    punctuator.tables = _used([punctuator.fun], punctuator.tables, tables)
+    channel = punctuator.channel
+    needed = {table.name for table in punctuator.tables}
+    homes = [
+        number
+        for number, part in enumerate(parts)
+        if needed & {table.name for table in part.tables} or channel in part.inputs
+    ]
+    if len(homes) != 1 or not needed <= {table.name for table in parts[homes[0]].tables}:
+        raise ConfigError(
+            f"punctuator {punctuator.name} needs tables or a topic "
+            "(@app.punctuate(ORDERS, ...)) of one sub-topology, used by its agents: "
+            f"it has {', '.join(sorted(needed)) or 'no table'} and {channel or 'no topic'}"
+        )
+    part = parts[homes[0]]
+    parts[homes[0]] = msgspec.structs.replace(part, punctuators=(*part.punctuators, punctuator))
 
 
 def _nodes(app_id: str, agent: Agent, tables: Sequence[TableHandle]) -> list[Node]:
@@ -295,23 +321,32 @@ def tables_used_by(agent: Agent, tables: Sequence[TableHandle]) -> tuple[TableHa
     """Return the tables that an agent names in its code, and those it declares.
 
     Looks at the globals, closures and module attributes that the function's code mentions, through
-    functions of the same module that it calls.
+    functions of the same module that it calls, and those that the tables' timers do.
     """
-    known = {id(table): table for table in tables}
-    found: dict[int, TableHandle] = {id(table): table for table in agent.tables}
+    return _used([agent.fun, *agent.calls], agent.tables, tables)
+
+
+def _used(
+    functions: Sequence[Any], given: Sequence[TableHandle], tables: Sequence[TableHandle]
+) -> tuple[TableHandle, ...]:
+    known = {id(table) for table in tables}
+    found: dict[int, TableHandle] = {}
     seen: set[int] = set()
-    waiting = [agent.fun, *agent.calls]
+    waiting: list[Any] = [*functions, *reversed(given)]
     while waiting:
-        fun = waiting.pop()
-        if id(fun) in seen or not hasattr(fun, "__code__"):
+        each = waiting.pop()
+        if id(each) in seen:
             continue
-        seen.add(id(fun))
-        for value in _mentioned(fun):
-            if id(value) in known:
-                found[id(value)] = known[id(value)]
-            elif inspect.isfunction(value) and value.__module__ == fun.__module__:
-                waiting.append(value)
-    rest = [t for t in agent.tables if id(t) not in known and not t.is_global]
+        seen.add(id(each))
+        if isinstance(each, TableHandle):
+            found[id(each)] = each
+            waiting += [] if each.timers is None else [each.timers.fun, each.timers]
+        elif hasattr(each, "__code__"):
+            for value in _mentioned(each):
+                same = inspect.isfunction(value) and value.__module__ == each.__module__
+                if same or id(value) in known:
+                    waiting.append(value)
+    rest = [table for table in found.values() if id(table) not in known and not table.is_global]
     return (*(table for table in tables if id(table) in found), *rest)  # as they were declared
 
 

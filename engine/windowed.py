@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from engine.aggregate import is_aggregates
 from engine.errors import ConfigError
 from engine.results import late_writer
-from engine.table import Emitter, Kind, Seconds, TableHandle, Window
+from engine.table import Kind, Seconds, TableHandle, Window, emitter_to
 from tables.session import Gap, Session, SessionPartition, restored, sessions_codec
 from tables.sliding import Sliding, SlidingPartition
 from tables.sliding import restored as restored_sliding
@@ -95,7 +96,7 @@ class WindowedTable(TableHandle):
 
     Args:
         windows: which ones there are: tumbling and hopping, or sliding.
-        reduce: (value, event) -> value, for :meth:`update`.
+        reduce: (value, event) -> value, for :meth:`update`; None: the table's own.
         sink: the topic for results.
         emit: ``final`` (once, when a window has closed) or ``updates`` (at each change).
         into: makes the result record of (key, window, value).
@@ -127,7 +128,7 @@ class WindowedTable(TableHandle):
             table.name,
             key_type=table.key_type,
             value_type=table.value_type,
-            emitter=Emitter(sink, emit, into) if sink is not None else None,
+            emitter=emitter_to(sink, emit, into, table.value_type),
             cache_entries=table.cache_entries,
         )
         if table.source is not None:
@@ -140,7 +141,7 @@ class WindowedTable(TableHandle):
             raise ConfigError(f"table {table.name!r}: every= needs sink= and emit='final'")
         self.default = table.default
         self.aggregate = Aggregate(
-            table.default or (lambda: None), reduce, value_type=table.value_type
+            table.default or (lambda: None), reduce or table.reduce, value_type=table.value_type
         )
 
     def open(self, store: Store, emit: Emit | None) -> WindowPartition | SlidingPartition:
@@ -248,8 +249,9 @@ class SessionTable(TableHandle):
     Args:
         grace: how many seconds after its end + gap a session still takes late events.
         initial: makes an empty value; None: ``value_type()``.
-        reduce: (value, event) -> value; it may change the value in place and return it. Without
-            it a session's value is the number of its events.
+        reduce: (value, event) -> value; it may change the value in place and return it. It comes
+            from ``value_type`` where that is a class of :class:`engine.aggregates.Aggregates`, as
+            ``merge`` does; without either a session's value is the number of its events.
         merge: (value, value) -> value, when an event bridges two sessions.
         sink, emit, into, late, idle: as for :class:`WindowedTable`.
         delay: of the watermark, in seconds: sessions are closed by stream time less so much.
@@ -274,8 +276,10 @@ class SessionTable(TableHandle):
         idle: Any = 0,
         **options: Any,
     ) -> None:
-        emitter = Emitter(sink, emit, into) if sink is not None else None
-        super().__init__(name, emitter=emitter, **options)
+        kind = options.get("value_type")
+        super().__init__(name, emitter=emitter_to(sink, emit, into, kind), **options)
+        if is_aggregates(kind):
+            reduce, merge = reduce or kind.add, merge or kind.merge
         if milliseconds(gap) <= 0:
             raise ConfigError(f"session table {name!r}: gap must be more than 0 seconds")
         if (reduce is None) != (merge is None):

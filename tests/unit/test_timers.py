@@ -9,16 +9,19 @@ from hypothesis import strategies as st
 from tables.codec import encode_time
 from tables.memory import MemoryStore
 from tables.store import TIMERS
-from tables.timers import NEVER, Timers
+from tables.timers import NEVER, TimerPartition, Timers
 
-times = st.integers(-20, 200)
+times = st.integers(-20, 200) | st.integers(0, 5)
 keys = st.sampled_from([b"", b"a", b"b", b"\x00", b"\xff"])
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("set"), times, keys),
         st.tuples(st.just("set"), times, keys),
         st.tuples(st.just("set"), times, keys),
+        st.tuples(st.just("cancel"), times, keys),
+        st.tuples(st.just("cancel the nth"), st.integers(0, 9)),
         st.tuples(st.just("due"), times),
+        st.tuples(st.just("pop")),
         st.tuples(st.sampled_from(["cut", "land", "crash"])),
     ),
     max_size=120,
@@ -53,7 +56,7 @@ class Real:
 
 
 @given(steps, st.integers(1, 4))
-def test_they_are_a_sorted_list(steps, chunk):
+def test_they_are_a_sorted_list(steps, chunk):  # noqa: C901
     """Far more timers than the heap takes, and cuts that have not landed when it is filled."""
     model, store = Model(), MemoryStore()
     beside = {(b"ab\0" + encode_time(5), b""), (b"\0" + encode_time(5), b"")}
@@ -63,6 +66,17 @@ def test_they_are_a_sorted_list(steps, chunk):
         if what == "set":
             model.alive.add(tuple(arguments))
             real.timers.set(*arguments)
+        elif what == "cancel":
+            model.alive.discard(tuple(arguments))
+            real.timers.cancel(*arguments)
+        elif what == "cancel the nth" and model.alive:
+            timer = sorted(model.alive)[arguments[0] % len(model.alive)]
+            model.alive.discard(timer)
+            real.timers.cancel(*timer)
+        elif what == "pop" and model.alive:
+            time, key = min(model.alive)
+            model.alive.discard((time, key))
+            assert real.timers.pop() == encode_time(time) + key
         elif what == "due":
             assert real.timers.due(*arguments) == model.due(*arguments)
         elif what == "cut" and model.flying is None:
@@ -80,6 +94,29 @@ def test_they_are_a_sorted_list(steps, chunk):
         store.write({TIMERS: real.flying})
     store.write({TIMERS: real.timers.cut()})
     assert set(store.scan(TIMERS)) == beside  # nothing is left, nobody else's was touched
+
+
+def test_a_cancelled_timer_does_not_come_back_when_the_heap_is_cut_short():
+    timers = Timers("t", MemoryStore(), chunk=2)
+    for time in range(4):
+        timers.set(time, b"k")
+    timers.cancel(1, b"k")
+    for time in range(4, 20):
+        timers.set(time, b"k")
+    assert timers.due(3) == [b"k"] * 3
+
+
+def test_all_are_what_is_stored_and_what_is_not_yet():
+    store = MemoryStore()
+    timers = TimerPartition("t", store)
+    for time in range(4):
+        timers.set(time, b"k")
+    store.write(timers.cut().store)
+    timers.committed()
+    timers.cancel(1, b"k")
+    timers.set(9, b"k")
+    assert timers.pop() == (0, b"k")
+    assert timers.items() == [(2, b"k"), (3, b"k"), (9, b"k")]
 
 
 def test_a_timer_set_twice_fires_once():
