@@ -6,7 +6,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-from benchmarks.loads import HOUR, MIN, SCATTER, START, Case, Load, Rows, S
+from benchmarks.loads import HOUR, SCATTER, START, Case, Load, Rows, S
 from engine import App, Pattern
 from engine.foreignkey import RightSide
 from engine.joins import AsOfJoin
@@ -170,9 +170,6 @@ def _patterns(part: int) -> list[Case]:
 
     many, few = 10_000 // part, 100
     return [
-        Case("pattern", 1_000_000 // part,
-             Load(f"{10_000 // part:,} keys", of(MIN), _step, visits(10_000 // part)),
-             Load("1 key", of(MIN), _step, visits(1))),
         Case("pattern", 200_000 // part,
              Load(f"{few:,} partial matches, a key each", of(HOUR), _step,
                   looks(few, few), 2 * few),
@@ -182,23 +179,7 @@ def _patterns(part: int) -> list[Case]:
              Load(f"{few:,} partial matches of one key", of(HOUR), _step, looks(1, few), 2 * few),
              Load(f"{many:,} partial matches of one key", of(HOUR), _step, looks(1, many),
                   2 * many)),
-        Case("pattern", 200_000 // part,
-             Load(f"{few:,} partial matches of one key, coming and going", of(few), _step,
-                  logins(), 2 * many),
-             Load(f"{many:,} partial matches of one key, coming and going", of(many), _step,
-                  logins(), 2 * many)),
     ]  # fmt: skip
-
-
-def visits(keys: int) -> Callable[[], Rows]:
-    """Return a login, three looks and a purchase of so many keys by turns."""
-
-    def rows() -> Rows:
-        for n in count():
-            kind = (LOGIN, LOOK, LOOK, LOOK, PURCHASE)[n // keys % 5]
-            yield 0, b"user_%d" % (n * SCATTER % keys), START + n, kind
-
-    return rows
 
 
 def looks(keys: int, logins: int) -> Callable[[], Rows]:
@@ -207,15 +188,5 @@ def looks(keys: int, logins: int) -> Callable[[], Rows]:
     def rows() -> Rows:
         for n in count():
             yield 0, b"user_%d" % (n % keys), START + n // 100, LOGIN if n < logins else LOOK
-
-    return rows
-
-
-def logins() -> Callable[[], Rows]:
-    """Return a login of one key each ms, and nothing else."""
-
-    def rows() -> Rows:
-        for n in count():
-            yield 0, b"user", START + n, LOGIN
 
     return rows
