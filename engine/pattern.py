@@ -184,6 +184,8 @@ class Pattern(Generic[E]):
         self._positive("greedy")
         if self.steps[-1].inside == "followed_by_any":
             raise ConfigError("greedy() and allow_combinations() exclude each other: drop one")
+        if self.steps[-1].contiguity == "followed_by_any":
+            raise ConfigError("greedy() does not go with followed_by_any(): use followed_by()")
         if not self.steps[-1].quantified:
             raise ConfigError("greedy() goes with times(), times_or_more() or one_or_more()")
         return self._with(greedy=True)

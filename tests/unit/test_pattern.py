@@ -142,6 +142,7 @@ LOOP = A.one_or_more()
         (A.greedy, "goes with"),
         (lambda: LOOP.allow_combinations().greedy(), "exclude each other"),
         (lambda: LOOP.greedy().next("b").optional(), "behind a greedy one"),
+        (lambda: A.followed_by_any("b").one_or_more().greedy(), "use followed_by"),
         (A.consecutive, "goes with"),
         (A.allow_combinations, "goes with"),
         (lambda: LOOP.consecutive().allow_combinations(), "said already"),
