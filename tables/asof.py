@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tables.codec import TIME_BYTES, decode_time, encode_time
 from tables.operator import Result
 from tables.store import TIMERS
-from tables.table import ENTRY_BYTES, Cut, entry_bytes
+from tables.table import Cut, Overlay, entry_bytes
 from tables.timers import NEVER, Timers, timer_rows
 from tables.window import NO_TIME
 
@@ -32,7 +32,7 @@ _CLOCK = b"\xff"
 """The key of the entry that says how many records have come; those of records lie before it."""
 
 
-class AsOfPartition:
+class AsOfPartition(Overlay):
     """One partition of an as-of join; an operator's (:mod:`tables.operator`).
 
     Args:
@@ -47,9 +47,8 @@ class AsOfPartition:
     """
 
     __slots__ = (
-        "_clock", "_dirty", "_grace", "_key", "_left", "_number", "_store", "_table", "_table_name",
-        "_timers", "_value", "_waiting", "bytes_max", "cache_entries", "entry_bytes", "family",
-        "stream_time",
+        "_clock", "_dirty", "_grace", "_key", "_left", "_number", "_table", "_table_name",
+        "_timers", "_value", "_waiting", "stream_time",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913
@@ -64,12 +63,8 @@ class AsOfPartition:
         left: bool,
         cache_entries: int = 200_000,
     ) -> None:
-        self.family = family
-        self.cache_entries = cache_entries
-        self.bytes_max = 1 << 62
-        self.entry_bytes = ENTRY_BYTES
+        super().__init__(family, store, cache_entries)
         self.stream_time = NO_TIME
-        self._store = store
         self._table_name = table
         self._table: VersionedPartition | None = None
         self._key = key
@@ -171,7 +166,7 @@ class AsOfPartition:
     def committed(self) -> None:
         """The last cut is in the store: bound what is in memory again."""
         self._timers.committed()
-        most = min(self.cache_entries, self.bytes_max // self.entry_bytes)
+        most = self.room()
         if len(self._waiting) > most:
             self._waiting = {
                 address: value for address, value in self._waiting.items() if address in self._dirty

@@ -15,14 +15,13 @@ no right row" that was dropped for its version is asked for again, and no pair s
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from tables.codec import value_codec
 from tables.operator import Result
-from tables.table import ENTRY_BYTES, Cut, entry_bytes
+from tables.table import Cut, Overlay, entry_bytes
 from tables.window import NO_TIME
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ NUMBER: Codec[int] = value_codec(int)
 NO_ROW = LeftRow(None, GONE, None, shown=False)
 
 
-class LeftPartition:
+class LeftPartition(Overlay):
     """The left side: rows by key. Side 0 are its updates, side 1 the answers.
 
     Args:
@@ -107,8 +106,7 @@ class LeftPartition:
 
     __slots__ = (
         "_count", "_counted", "_dirty", "_foreign_key", "_inner", "_left", "_right", "_rows",
-        "_send", "_store", "_stored", "bytes_max", "cache_entries", "entry_bytes", "family",
-        "stream_time",
+        "_send", "_stored", "stream_time",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913
@@ -122,12 +120,8 @@ class LeftPartition:
         send: Callable[[bytes, bytes, int, int, bool, int], None],
         cache_entries: int = 200_000,
     ) -> None:
-        self.family = family
-        self.cache_entries = cache_entries
-        self.bytes_max = 1 << 62
-        self.entry_bytes = ENTRY_BYTES
+        super().__init__(family, store, cache_entries)
         self.stream_time = NO_TIME
-        self._store = store
         self._inner = how == "inner"
         self._left, self._right = codecs
         self._foreign_key = foreign_key
@@ -249,17 +243,12 @@ class LeftPartition:
 
     def committed(self) -> None:
         """The last cut is in the store: bound the overlay again."""
-        most = min(self.cache_entries, self.bytes_max // self.entry_bytes)
-        excess = len(self._rows) - most
-        if excess <= 0:
-            return
-        for key in list(islice(self._rows, excess + most // 4)):
-            if key not in self._dirty:
-                del self._rows[key]
-                self._stored.discard(key)
+        for key in self.surplus(self._rows, self._dirty):
+            del self._rows[key]
+            self._stored.discard(key)
 
 
-class RightPartition:
+class RightPartition(Overlay):
     """The right side: rows by foreign key, and who has subscribed to each.
 
     Subscriptions are written without being read, and read as one range of the store when their
@@ -267,18 +256,13 @@ class RightPartition:
     """
 
     __slots__ = (
-        "_chunk", "_dirty", "_flying", "_pending", "_rows", "_store", "_writes", "bytes_max",
-        "cache_entries", "entry_bytes", "family",
+        "_chunk", "_dirty", "_flying", "_pending", "_rows", "_writes",
     )  # fmt: skip
 
     def __init__(
         self, family: str, store: Store, *, cache_entries: int = 200_000, chunk: int = CHUNK
     ) -> None:
-        self.family = family
-        self.cache_entries = cache_entries
-        self.bytes_max = 1 << 62
-        self.entry_bytes = ENTRY_BYTES
-        self._store = store
+        super().__init__(family, store, cache_entries)
         self._chunk = chunk  # so many subscriptions are read at a time
         self._rows: dict[bytes, tuple[bytes, int] | None] = {}
         self._dirty: dict[bytes, None] = {}
@@ -376,13 +360,8 @@ class RightPartition:
     def committed(self) -> None:
         """The last cut is in the store: bound the overlay again."""
         self._flying = {}
-        most = min(self.cache_entries, self.bytes_max // self.entry_bytes)
-        excess = len(self._rows) - most
-        if excess <= 0:
-            return
-        for key in list(islice(self._rows, excess + most // 4)):
-            if key not in self._dirty:
-                del self._rows[key]
+        for key in self.surplus(self._rows, self._dirty):
+            del self._rows[key]
 
 
 def prefix_of(foreign_key: bytes) -> bytes:

@@ -12,7 +12,6 @@ written. Timers are hints, as for sessions: one a key, at the next time at which
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zlib import crc32
 
@@ -24,7 +23,7 @@ from tables.operator import Result
 from tables.partials import NEVER, Partials, Skip
 from tables.runs import Complete, Held, Link, Run
 from tables.store import TIMERS
-from tables.table import ENTRY_BYTES, Cut
+from tables.table import ENTRY_BYTES, Cut, Overlay
 from tables.timers import Timers, timer_rows
 from tables.window import NO_TIME
 
@@ -76,7 +75,7 @@ def shape_of(steps: Iterable[Step]) -> int:
     return crc32(text.encode())
 
 
-class PatternPartition:
+class PatternPartition(Overlay):
     """The partial matches of one partition. Not safe for threads; never awaits.
 
     Attributes:
@@ -85,9 +84,8 @@ class PatternPartition:
     """
 
     __slots__ = (
-        "_complete", "_dirty", "_flying", "_lag", "_live", "_plan", "_sieve", "_store", "_things",
-        "_timers", "_value", "bytes_max", "cache_entries", "dropped", "entry_bytes", "family",
-        "late", "stream_time",
+        "_complete", "_dirty", "_flying", "_lag", "_live", "_plan", "_sieve", "_things",
+        "_timers", "_value", "dropped", "late", "stream_time",
     )  # fmt: skip
 
     def __init__(
@@ -99,10 +97,7 @@ class PatternPartition:
         value: Codec[Any],
         cache_entries: int = 200_000,
     ) -> None:
-        self.family = family
-        self.cache_entries = cache_entries
-        self.bytes_max = 1 << 62
-        self.entry_bytes = ENTRY_BYTES
+        super().__init__(family, store, cache_entries)
         self.stream_time = NO_TIME
         self.late = 0
         self.dropped = 0
@@ -110,7 +105,6 @@ class PatternPartition:
         sieve = Sieve(plan.automaton, skips=plan.skip.to != "nothing")
         self._sieve = sieve if sieve.usable else None
         self._plan = plan
-        self._store = store
         self._value = value
         self._live: dict[bytes, Partials] = {}
         self._dirty: dict[bytes, None] = {}
@@ -271,14 +265,9 @@ class PatternPartition:
             if key not in self._dirty and not self._live[key].things:
                 self._let_go(key)
         self._flying = {}
-        most = min(self.cache_entries, self.bytes_max // self.entry_bytes)
-        excess = len(self._live) - most
-        if excess <= 0:
-            return
-        self._complete = False
-        for key in list(islice(self._live, excess + most // 4)):
-            if key not in self._dirty:
-                self._let_go(key)
+        for key in self.surplus(self._live, self._dirty):
+            self._complete = False
+            self._let_go(key)
 
     def _count(self, partials: Partials) -> None:
         self._things += len(partials.things) - partials.counted

@@ -12,7 +12,6 @@ write and one changelog record a key a commit, and an empty list is a tombstone.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from itertools import islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ import msgspec
 
 from tables.codec import value_codec
 from tables.store import TIMERS
-from tables.table import ENTRY_BYTES, Cut, entry_bytes
+from tables.table import Cut, Overlay, entry_bytes
 from tables.timers import NEVER, Timers, timer_rows
 from tables.window import NO_TIME
 
@@ -74,7 +73,7 @@ def joined_by(sessions: list[Session], ts: int, gap_ms: int) -> slice:
     return slice(first, last)
 
 
-class SessionPartition:
+class SessionPartition(Overlay):
     """Live sessions of one partition: key -> its sessions.
 
     While the store was empty at the start and nothing was evicted, the overlay is *complete*: a
@@ -83,8 +82,8 @@ class SessionPartition:
 
     __slots__ = (
         "_aggregate", "_close_after", "_codec", "_complete", "_dirty", "_emission", "_emit",
-        "_gap_ms", "_key", "_live", "_on_late", "_reduce", "_silent", "_store", "_timers",
-        "bytes_max", "cache_entries", "entry_bytes", "family", "gap", "late", "stream_time",
+        "_gap_ms", "_key", "_live", "_on_late", "_reduce", "_silent", "_timers", "gap", "late",
+        "stream_time",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913
@@ -100,15 +99,11 @@ class SessionPartition:
         on_late: Callable[[], None] | None = None,
         cache_entries: int = 200_000,
     ) -> None:
-        self.family = family
+        super().__init__(family, store, cache_entries)
         self.gap = gap
-        self.cache_entries = cache_entries
-        self.bytes_max = 1 << 62
-        self.entry_bytes = ENTRY_BYTES
         self.stream_time = NO_TIME
         self.late = 0
         self._close_after = gap.gap_ms + gap.grace_ms
-        self._store = store
         self._key = key
         self._aggregate = aggregate
         assert aggregate.reduce is not None, f"table {family} has no reduce function"
@@ -298,14 +293,9 @@ class SessionPartition:
     def committed(self) -> None:
         """The last cut is in the store: bound the overlay again."""
         self._timers.committed()
-        most = min(self.cache_entries, self.bytes_max // self.entry_bytes)
-        excess = len(self._live) - most
-        if excess <= 0:
-            return
-        self._complete = False
-        for key in list(islice(self._live, excess + most // 4)):
-            if key not in self._dirty:
-                del self._live[key]
+        for key in self.surplus(self._live, self._dirty):
+            self._complete = False
+            del self._live[key]
 
 
 def restored(

@@ -20,7 +20,7 @@ import msgspec
 
 from tables.codec import TIME_BYTES, decode_time, encode_time
 from tables.store import TIMERS
-from tables.table import ENTRY_BYTES, Cut, entry_bytes
+from tables.table import Cut, Overlay, entry_bytes
 from tables.timers import NEVER, Timers, timer_rows
 from tables.window import NO_TIME, stamped_codec
 
@@ -94,7 +94,7 @@ class _Live:
         self.timer = NEVER
 
 
-class SlidingPartition:
+class SlidingPartition(Overlay):
     """Sliding windows of one partition: (key, window start) -> value.
 
     Entries lie in the store by key, then start: an event needs those of its key around its time.
@@ -103,9 +103,9 @@ class SlidingPartition:
     """
 
     __slots__ = (
-        "_complete", "_count", "_dirty", "_emission", "_emit", "_gone", "_initial", "_key", "_live",
-        "_on_late", "_reduce", "_size", "_store", "_timers", "_touched", "_vacant", "_value",
-        "bytes_max", "cache_entries", "entry_bytes", "family", "late", "stream_time", "windows",
+        "_complete", "_count", "_dirty", "_emission", "_emit", "_gone", "_initial", "_key",
+        "_live", "_on_late", "_reduce", "_size", "_timers", "_touched", "_vacant", "_value",
+        "late", "stream_time", "windows",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913
@@ -121,15 +121,11 @@ class SlidingPartition:
         on_late: Callable[[], None] | None = None,
         cache_entries: int = 200_000,
     ) -> None:
-        self.family = family
+        super().__init__(family, store, cache_entries)
         self.windows = windows
-        self.cache_entries = cache_entries
-        self.bytes_max = 1 << 62
-        self.entry_bytes = ENTRY_BYTES
         self.stream_time = NO_TIME
         self.late = 0
         self._size = windows.size_ms
-        self._store = store
         self._key = key
         self._initial = aggregate.initial
         self._reduce = aggregate.reduce
@@ -425,7 +421,7 @@ class SlidingPartition:
                 self._vacant[key] = None
             elif key in self._live and not self._live[key].cells:
                 del self._live[key]
-        most = min(self.cache_entries, self.bytes_max // self.entry_bytes)
+        most = self.room()
         if self._count <= most:
             return
         self._complete = False

@@ -38,7 +38,7 @@ from tables.reach import (
     time_in,
 )
 from tables.store import TIMERS
-from tables.table import ENTRY_BYTES, Cut, entry_bytes
+from tables.table import Cut, Overlay, entry_bytes
 from tables.timers import NEVER, Timers
 from tables.window import NO_TIME
 
@@ -73,7 +73,7 @@ class _Side:
         return not self.complete if lane is None else ts < lane.since
 
 
-class StreamJoinPartition:
+class StreamJoinPartition(Overlay):
     """One partition of a join of two streams; an operator's (:mod:`tables.operator`).
 
     Args:
@@ -89,8 +89,7 @@ class StreamJoinPartition:
 
     __slots__ = (
         "_clock", "_closing", "_dirty", "_gone", "_held", "_kept", "_mark", "_number", "_reach",
-        "_released", "_sides", "_store", "_stretch", "bytes_max", "cache_entries", "entry_bytes",
-        "family", "stream_time",
+        "_released", "_sides", "_stretch", "stream_time",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913
@@ -104,12 +103,8 @@ class StreamJoinPartition:
         codecs: Sequence[Codec[Any]],
         cache_entries: int = 200_000,
     ) -> None:
-        self.family = family
-        self.cache_entries = cache_entries
-        self.bytes_max = 1 << 62
-        self.entry_bytes = ENTRY_BYTES
+        super().__init__(family, store, cache_entries)
         self.stream_time = NO_TIME
-        self._store = store
         self._reach = reach
         self._kept, self._stretch = reach.kept_ms, reach.stretch_ms
         outer = (how != "inner", how == "outer")
@@ -398,7 +393,7 @@ class StreamJoinPartition:
         self._closing.committed()
         for own in self._sides:
             own.expiry.committed()
-        most = min(self.cache_entries, self.bytes_max // self.entry_bytes)
+        most = self.room()
         excess = self._held - most
         if excess <= 0:
             return

@@ -10,13 +10,16 @@ same bytes go to the store, and :meth:`KeyedPartition.committed` says so. In bet
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
     from tables.codec import Codec
     from tables.store import Change, Entry, Store
+
+
+K = TypeVar("K")
 
 
 class Cut(NamedTuple):
@@ -46,7 +49,42 @@ ABSENT: Any = type("Absent", (), {"__repr__": lambda _: "ABSENT", "__slots__": (
 """In the overlay: this key is known not to exist."""
 
 
-class KeyedPartition:
+class Overlay:
+    """What the partitions of all kinds have in common: so much of them may be decoded in memory.
+
+    Attributes:
+        family: the column family, which is the table's name.
+        cache_entries: decoded entries kept after a commit; changed ones always are.
+        bytes_max: how much memory they may take, about.
+        entry_bytes: about how much memory one takes.
+    """
+
+    __slots__ = ("_store", "bytes_max", "cache_entries", "entry_bytes", "family")
+
+    def __init__(self, family: str, store: Store, cache_entries: int) -> None:
+        self.family = family
+        self.cache_entries = cache_entries
+        self.bytes_max = 1 << 62
+        self.entry_bytes = ENTRY_BYTES
+        self._store = store
+
+    def room(self) -> int:
+        """Return how many entries may stay in memory."""
+        return min(self.cache_entries, self.bytes_max // self.entry_bytes)
+
+    def surplus(self, entries: Mapping[K, Any], dirty: Container[K]) -> list[K]:
+        """Return the keys of entries that must leave memory: old ones, and some more than too many.
+
+        Those that have changed stay.
+        """
+        most = self.room()
+        excess = len(entries) - most
+        if excess <= 0:
+            return []
+        return [key for key in islice(entries, excess + most // 4) if key not in dirty]
+
+
+class KeyedPartition(Overlay):
     """Keys to values, for one partition. Not safe for threads; never awaits.
 
     Args:
@@ -58,17 +96,8 @@ class KeyedPartition:
     """
 
     __slots__ = (
-        "_cache",
-        "_dirty",
-        "_flying",
-        "_key",
-        "_store",
-        "_value",
-        "bytes_max",
-        "cache_entries",
-        "entry_bytes",
-        "family",
-    )
+        "_cache", "_dirty", "_flying", "_key", "_value",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -79,11 +108,7 @@ class KeyedPartition:
         value: Codec[Any],
         cache_entries: int = 100_000,
     ) -> None:
-        self.family = family
-        self.cache_entries = cache_entries
-        self.bytes_max = 1 << 62
-        self.entry_bytes = ENTRY_BYTES
-        self._store = store
+        super().__init__(family, store, cache_entries)
         self._key = key
         self._value = value
         self._cache: dict[Any, Any] = {}
@@ -180,10 +205,5 @@ class KeyedPartition:
     def committed(self) -> None:
         """The last cut is in the store: bound the overlay again."""
         self._flying = {}
-        most = min(self.cache_entries, self.bytes_max // self.entry_bytes)
-        excess = len(self._cache) - most
-        if excess <= 0:
-            return
-        for key in list(islice(self._cache, excess + most // 4)):
-            if key not in self._dirty:
-                del self._cache[key]
+        for key in self.surplus(self._cache, self._dirty):
+            del self._cache[key]

@@ -12,7 +12,6 @@ what could be older than them is too late anyway (older than the side's newest t
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -20,7 +19,7 @@ import msgspec
 from tables.codec import value_codec
 from tables.operator import Result
 from tables.store import TIMERS
-from tables.table import ENTRY_BYTES, Cut, entry_bytes
+from tables.table import Cut, Overlay, entry_bytes
 from tables.timers import Timers, timer_rows
 from tables.window import NO_TIME
 
@@ -72,7 +71,7 @@ class _Row:
         return self.values == [None, None] and self.times == [NO_TIME, NO_TIME]
 
 
-class TableJoinPartition:
+class TableJoinPartition(Overlay):
     """One partition of a join; an :class:`tables.operator.OperatorPartition`.
 
     Args:
@@ -83,8 +82,8 @@ class TableJoinPartition:
     """
 
     __slots__ = (
-        "_alone", "_clocks", "_codecs", "_dirty", "_history_ms", "_moved", "_rows", "_store",
-        "_timers", "bytes_max", "cache_entries", "entry_bytes", "family", "stream_time",
+        "_alone", "_clocks", "_codecs", "_dirty", "_history_ms", "_moved", "_rows", "_timers",
+        "stream_time",
     )  # fmt: skip
 
     def __init__(
@@ -97,12 +96,8 @@ class TableJoinPartition:
         history_ms: int | None = None,
         cache_entries: int = 200_000,
     ) -> None:
-        self.family = family
-        self.cache_entries = cache_entries
-        self.bytes_max = 1 << 62
-        self.entry_bytes = ENTRY_BYTES
+        super().__init__(family, store, cache_entries)
         self.stream_time = NO_TIME
-        self._store = store
         self._alone = STANDS_ALONE[how]
         self._codecs = codecs
         self._history_ms = history_ms
@@ -237,13 +232,8 @@ class TableJoinPartition:
         """The last cut is in the store: bound the overlay again."""
         for timers in self._timers:
             timers.committed()
-        most = min(self.cache_entries, self.bytes_max // self.entry_bytes)
-        excess = len(self._rows) - most
-        if excess <= 0:
-            return
-        for key in list(islice(self._rows, excess + most // 4)):
-            if key not in self._dirty:
-                del self._rows[key]
+        for key in self.surplus(self._rows, self._dirty):
+            del self._rows[key]
 
 
 def _timer_owners(family: str) -> tuple[str, str]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from tables.codec import TIME_BYTES, decode_time, encode_time
 from tables.store import TIMERS
-from tables.table import ABSENT, ENTRY_BYTES, Cut, entry_bytes
+from tables.table import ABSENT, Cut, Overlay, entry_bytes
 from tables.timers import NEVER, Timers, timer_rows
 from tables.window import NO_TIME
 
@@ -62,7 +62,7 @@ class _Versions:
         del self.times[:count], self.values[:count]
 
 
-class VersionedPartition:
+class VersionedPartition(Overlay):
     """Versions by key, for one partition. Not safe for threads; never awaits.
 
     Args:
@@ -76,7 +76,7 @@ class VersionedPartition:
 
     __slots__ = (
         "_changed", "_changes", "_complete", "_expiry", "_held", "_history", "_key", "_lanes",
-        "_store", "_value", "bytes_max", "cache_entries", "entry_bytes", "family", "stream_time",
+        "_value", "stream_time",
     )  # fmt: skip
 
     def __init__(
@@ -89,12 +89,8 @@ class VersionedPartition:
         history_ms: int,
         cache_entries: int = 100_000,
     ) -> None:
-        self.family = family
-        self.cache_entries = cache_entries
-        self.bytes_max = 1 << 62
-        self.entry_bytes = ENTRY_BYTES
+        super().__init__(family, store, cache_entries)
         self.stream_time = NO_TIME
-        self._store = store
         self._key = key
         self._value = value
         self._history = history_ms
@@ -264,7 +260,7 @@ class VersionedPartition:
     def committed(self) -> None:
         """The last cut is in the store: bound what is in memory again."""
         self._expiry.committed()
-        most = min(self.cache_entries, self.bytes_max // self.entry_bytes)
+        most = self.room()
         excess = self._held - most
         if excess <= 0:
             return

@@ -20,7 +20,7 @@ import msgspec
 
 from tables.codec import TIME_BYTES, decode_time, encode_time, value_codec
 from tables.store import Below
-from tables.table import ENTRY_BYTES, Cut, entry_bytes
+from tables.table import Cut, Overlay, entry_bytes
 from tables.timers import NEVER
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class _Window(dict[Any, _Cell]):
         self.complete = complete
 
 
-class WindowPartition:
+class WindowPartition(Overlay):
     """Windowed values of one partition: (window start, key) -> value.
 
     Entries lie in the store by start first, so closing a window is one range. A window that came
@@ -110,9 +110,8 @@ class WindowPartition:
 
     __slots__ = (
         "_aggregate", "_cells", "_dirty", "_early_at", "_emission", "_emit", "_emptied", "_every",
-        "_gone", "_initial", "_kept", "_key", "_on_late", "_open", "_retention", "_span", "_starts",
-        "_store", "_tumbling", "_value", "bytes_max", "cache_entries", "entry_bytes", "family",
-        "late", "next_close_ms", "stream_time", "windows",
+        "_gone", "_initial", "_kept", "_key", "_on_late", "_open", "_retention", "_span",
+        "_starts", "_tumbling", "_value", "late", "next_close_ms", "stream_time", "windows",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913
@@ -130,16 +129,12 @@ class WindowPartition:
         retention_ms: int = 0,
         cache_entries: int = 200_000,
     ) -> None:
-        self.family = family
+        super().__init__(family, store, cache_entries)
         self.windows = windows
-        self.cache_entries = cache_entries
-        self.bytes_max = 1 << 62
-        self.entry_bytes = ENTRY_BYTES
         self.stream_time = NO_TIME
         self.late = 0
         self._span = windows.size_ms + windows.grace_ms  # from a window's start to its close
         self._tumbling = windows.size_ms if windows.advance_ms == windows.size_ms else 0
-        self._store = store
         self._key = key
         self._aggregate = aggregate
         self._initial = aggregate.initial
@@ -393,7 +388,7 @@ class WindowPartition:
 
     def committed(self) -> None:
         """The last cut is in the store: bound the overlay again."""
-        excess = self._cells - min(self.cache_entries, self.bytes_max // self.entry_bytes)
+        excess = self._cells - self.room()
         for start in sorted(self._open) if excess > 0 else ():
             if excess <= 0:
                 break
