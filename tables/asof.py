@@ -119,7 +119,8 @@ class AsOfPartition(Overlay):
             if address in waiting:
                 ts, key, _ = _order(address)
                 results += self._joined(key, ts, waiting.pop(address))
-                self._dirty[address] = False
+                if not self._dirty.pop(address, False):  # else it came since the last cut
+                    self._dirty[address] = False
         return results
 
     def close_all(self) -> Sequence[Result]:

@@ -296,3 +296,12 @@ def test_waiting_records_are_bounded_in_memory():
             assert join.held() <= 100 * join.entry_bytes
     out = join.step(0, b"a", 2 * 10**6, "last")
     assert [result.value[0] for result in out] == list(range(1_000))
+
+
+def test_a_record_that_comes_out_before_a_commit_leaves_no_trace():
+    join = AsOfHarness(10, 5, True).make(MemoryStore(), None)  # noqa: FBT003
+    for ts in range(100):
+        join.step(0, b"a", ts, ts)
+    changes = join.cut().changelog
+    assert all(raw is not None for _, raw in changes)
+    assert len(changes) == 5 + 1  # those that wait still, and the number of the last
