@@ -38,7 +38,10 @@ class BeforeMove(Stream[Any]):
 
 
 class Departed(Stream[Any]):
-    """What lies behind the move, in the half before it: nothing comes there, so nothing is done."""
+    """The part of an agent's stream that the other half takes: nothing is done here.
+
+    In the half before the move it is what lies behind it.
+    """
 
     def _view(self, source: Any) -> Stream[Any]:
         return self
@@ -51,18 +54,8 @@ class Departed(Stream[Any]):
         return self
 
 
-class AfterMove(Stream[Any]):
-    """An agent's stream from its move on: views before it were taken by :class:`BeforeMove`."""
-
-    def _view(self, source: Any) -> Stream[Any]:
-        return self
-
-    def apply(self, operator: Operator) -> Stream[Any]:
-        """Do nothing: it was applied before the move."""
-        return self
-
-    def _operate(self, name: str, make: Make) -> Stream[Any]:
-        return self
+class AfterMove(Departed):
+    """An agent's stream up to its move, in the half behind it: the other half has done all that."""
 
     def _moved(self, move: Move) -> Stream[Any]:
         return Stream(self._feed, self._decode_key)
