@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import ConfigError
 from engine.operator import Operator
+from engine.table import Seconds
+from engine.windowed import milliseconds
 from tables.codec import Codec
 from tables.pattern import PatternPartition, Plan, restored
 
@@ -38,14 +40,15 @@ class Matcher(Operator):
         topic: Topic,
         pattern: Pattern[Any],
         *,
-        delay: float = 0,
+        delay: Seconds = 0,
         timeouts: bool = False,
         late: bool = False,
         limit: int = 100_000,
         **options: Any,
     ) -> None:
         super().__init__(name, (topic,), **options)
-        if delay < 0:
+        delay_ms = milliseconds(delay)
+        if delay_ms < 0:
             raise ConfigError(f"pattern {name!r}: delay is 0 seconds or more, not {delay}")
         if limit < 1:
             raise ConfigError(f"pattern {name!r}: limit= is 1 partial match or more")
@@ -55,7 +58,7 @@ class Matcher(Operator):
             pattern.compiled(),
             pattern.shape(),
             pattern.skip,
-            delay_ms=round(1000 * delay),
+            delay_ms=delay_ms,
             timeouts=timeouts,
             late=late,
             limit=limit,

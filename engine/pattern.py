@@ -17,6 +17,8 @@ from typing import Any, Generic, Literal, TypeVar
 import msgspec
 
 from engine.errors import ConfigError
+from engine.table import Seconds
+from engine.windowed import milliseconds
 from tables.nfa import Automaton, Test
 from tables.partials import Skip
 from tables.pattern import shape_of
@@ -221,7 +223,7 @@ class Pattern(Generic[E]):
 
     # -- time --------------------------------------------------------------------------------
 
-    def within(self, seconds: float, *, between: Between = "first_and_last") -> Pattern[E]:
+    def within(self, seconds: Seconds, *, between: Between = "first_and_last") -> Pattern[E]:
         """Give a match so many seconds, without the last instant.
 
         Args:
@@ -229,7 +231,7 @@ class Pattern(Generic[E]):
                 ``previous_and_current``: from the event before to the one of this step, which must
                 be a plain step without ``times`` and its kin.
         """
-        ms = round(1000 * seconds)
+        ms = milliseconds(seconds)
         if ms <= 0:
             raise ConfigError(f"within({seconds}): give a time above 0, in seconds")
         if between == "first_and_last":

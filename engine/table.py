@@ -8,6 +8,7 @@ is no partition, and the handle says so instead of returning a default.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 
 K = TypeVar("K")
 V = TypeVar("V")
-Seconds = float
+Seconds = float | str | timedelta
+"""A duration: seconds, a timedelta, or a text such as ``"30s"``; see ``milliseconds``."""
 Kind = Literal["keyed", "window", "session", "counted", "operator", "timers"]
 
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import ConfigError
 from engine.table import Kind, Seconds, TableHandle
+from engine.windowed import milliseconds
 from tables.timers import TimerPartition, restored
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class Punctuator:
         if (stream_time is None) == (wall_clock is None):
             raise ConfigError(f"punctuator {self.name}: give stream_time= or wall_clock=, in s")
         self.by_wall_clock = wall_clock is not None
-        self.every_ms = round(1000 * (wall_clock or stream_time or 0))
+        self.every_ms = milliseconds(wall_clock or stream_time or 0)
         if self.every_ms <= 0:
             raise ConfigError(f"punctuator {self.name}: its interval must be more than 0 seconds")
         self.channel = channel

@@ -1,6 +1,7 @@
 """Patterns on the true engine, what is refused when one is built, and what is kept of it."""
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from engine import (
     skip_to_first,
 )
 from engine.errors import ConfigError
+from engine.matcher import Matcher
 from engine.testing import Driver
 from tables.codec import Codec
 from tables.memory import MemoryStore
@@ -124,6 +126,13 @@ def test_without_a_key_or_a_value_an_event_is_none():
 
 A = Pattern.begin("a").where(kind("a"))
 LOOP = A.one_or_more()
+
+
+def test_durations_are_said_in_seconds_as_text_or_as_timedelta():
+    for hour in (3600, "1h", timedelta(hours=1)):
+        assert A.within(hour).steps[-1].within_ms == 3_600_000
+    topic = App("durations").topic("t")
+    assert Matcher("m", topic, A, delay="1m").plan.delay_ms == 60_000
 
 
 @pytest.mark.parametrize(

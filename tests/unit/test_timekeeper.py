@@ -433,6 +433,6 @@ def test_functions_of_the_wrong_form_are_refused_at_once():
 
 def test_a_punctuator_without_a_home_is_refused_at_the_start():
     app = punctuated(stream_time=1)
-    app.punctuate(wall_clock=1)(lambda time: None)
+    app.punctuate(wall_clock="1s")(lambda time: None)
     with pytest.raises(ConfigError, match="needs tables or a topic"):
         app.topology()
