@@ -62,9 +62,8 @@ def measure(load: Load, events: int, home: Path) -> float:
     handles = [*getattr(handle, "uses", ()), handle]
     store = RocksStore(home, [each.name for each in handles], Memory())
     parts = {each.name: each.open(store, lambda *_: None) for each in handles}
-    for part in parts.values():
-        if hasattr(part, "bind"):
-            part.bind(parts)
+    if getattr(handle, "uses", ()):
+        parts[handle.name].bind(parts)
     step, rows = load.step(*parts.values()), load.rows()
     for _ in play(step, parts, store, islice(rows, load.before)):
         pass

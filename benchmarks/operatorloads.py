@@ -11,7 +11,7 @@ from engine import App, Pattern
 from engine.foreignkey import RightSide
 from engine.joins import AsOfJoin
 from engine.operator import Operator
-from tables.foreignkey import Subscription
+from tables.foreignkey import IF_THERE, Subscription
 
 LOGIN, PURCHASE, LOOK = range(3)
 
@@ -129,7 +129,7 @@ def _table_joins(part: int) -> list[Case]:
         """Let a left row subscribe to a right one."""
 
         def step(foreign_key: bytes, key: bytes, ts: int) -> None:
-            partition.subscribe(foreign_key, Subscription(key, b"version", 1, False, 0), ts)  # noqa: FBT003
+            partition.subscribe(foreign_key, Subscription(key, 1, IF_THERE, False, 0), ts)  # noqa: FBT003
 
         return step
 

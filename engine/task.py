@@ -15,6 +15,7 @@ from engine.cut import TaskCut
 from engine.idle import Idle
 from engine.inbox import Inbox, Input
 from engine.life import MOVES, State
+from engine.operator import Operator
 from engine.outbox import Outbox
 from engine.record import TP, Batch, Output, Piece, Run
 from engine.results import writer_for
@@ -129,9 +130,9 @@ class Task:
             headers = self._window_headers
             emit = writer_for(table, self.outbox, self.partition, with_window=headers)
             self.tables[table.name] = table.open(self.store, emit)
-        for partition in self.tables.values():
-            if hasattr(partition, "bind"):
-                partition.bind(self.tables)
+        for table in self.part.tables:
+            if isinstance(table, Operator) and table.uses:
+                self.tables[table.name].bind(self.tables)
         for node in self.part.nodes:
             name = node.agent.name
             context = Context(name, self.id, self.tables, self.outbox, self._world)
@@ -297,10 +298,14 @@ class Task:
                 runner.feed.resume_at(run.tp, run.next_offset)
 
     def _finish(self) -> None:
-        """The agents are through with a piece: what comes after its last record comes now."""
-        if self._ending:
-            self._ending = False
-            self.close_windows()
+        """The agents are through with a piece: an end of input closes windows and sessions.
+
+        Operators are closed by the agents' own streams, through which their results go.
+        """
+        ended, self._ending = self._ending, False
+        for table in self.part.tables if ended else ():
+            if not isinstance(table, Operator) and hasattr(self.tables[table.name], "close_all"):
+                self.tables[table.name].close_all()
 
     def _share(self, runner: Runner, run: Run) -> Run:
         """Return what of a run an agent has still to do: not what lies behind it, nor poison."""
@@ -314,12 +319,6 @@ class Task:
                 else:
                     run = run.without({offset})
         return run
-
-    def close_windows(self) -> None:
-        """Close every window and session: the input has ended. Operators' results go to agents."""
-        for partition in self.tables.values():
-            if hasattr(partition, "close_all") and not hasattr(partition, "step"):
-                partition.close_all()
 
     # -- boundaries --------------------------------------------------------------------------
 

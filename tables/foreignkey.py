@@ -133,9 +133,6 @@ class LeftPartition(Overlay):
         self._count = 0 if raw is None else NUMBER.decode(raw)  # the last version given out
         self._counted = False  # since the last cut
 
-    def bind(self, tables: object) -> None:
-        """Look nothing up elsewhere."""
-
     def step(self, side: int, key: bytes | None, ts: int, value: Any) -> Sequence[Result]:
         """Take an update of the left side, or an answer; return the row that comes of it."""
         if key is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from tables.table import Cut
 
@@ -25,6 +25,8 @@ class Result(NamedTuple):
 class OperatorPartition(Protocol):
     """One partition of an operator's state. Never awaits; not safe for threads.
 
+    That of an operator which uses tables has a method ``bind(partitions by name)``, too.
+
     Attributes:
         stream_time: the largest event time so far (ms), kept with the committed positions.
         bytes_max: how much memory its decoded entries may take, about.
@@ -36,10 +38,6 @@ class OperatorPartition(Protocol):
     bytes_max: int
     cache_entries: int
     entry_bytes: int
-
-    def bind(self, tables: Mapping[str, Any]) -> None:
-        """Get to know the partitions of the tables that the operator uses, by name."""
-        ...
 
     def step(self, side: int, key: bytes | None, ts: int, value: Any) -> Sequence[Result]:
         """Take one event of the input number ``side`` and return what comes out now, in order."""

@@ -28,7 +28,7 @@ from tables.timers import Timers, timer_rows
 from tables.window import NO_TIME
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from tables.codec import Codec
     from tables.nfa import Automaton
@@ -112,9 +112,6 @@ class PatternPartition(Overlay):
         self._things = 0  # of all keys in memory, as of the last cut
         self._complete = not store.scan(family, limit=1)
         self._timers = Timers(family, store)
-
-    def bind(self, tables: Mapping[str, Any]) -> None:
-        """A pattern uses no tables."""
 
     # -- events and time ---------------------------------------------------------------------
 

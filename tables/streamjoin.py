@@ -140,9 +140,6 @@ class StreamJoinPartition(Overlay):
                 if raw is not None and self._is_alone(address, raw):
                     yield address[0], time_in(address)
 
-    def bind(self, tables: Any) -> None:
-        """Take no notice: it looks nothing up."""
-
     def step(self, side: int, key: bytes | None, ts: int, value: Any) -> Sequence[Result]:
         """Take a record; return the lonely ones that are due by it, and then whom it meets.
 

@@ -108,9 +108,6 @@ class TableJoinPartition(Overlay):
         self._moved = False  # the clocks have, since the last cut
         self._timers = [Timers(owner, store) for owner in _timer_owners(family)]
 
-    def bind(self, tables: object) -> None:
-        """Look nothing up elsewhere."""
-
     def step(self, side: int, key: bytes | None, ts: int, value: Any) -> Sequence[Result]:
         """Apply one update of a side; return the row that comes of it, if one does."""
         if key is None:
