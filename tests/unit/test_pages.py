@@ -1,4 +1,4 @@
-"""What the pages on windows and joins show is what happens: their code is run, block after block."""
+"""What the pages on windows and joins show is what happens: their code is run in order."""
 
 import re
 from pathlib import Path
