@@ -14,7 +14,7 @@ from agents.workload import Record
 from engine.config import make
 from engine.edges import Transaction
 from engine.kafka.plain import PlainOutlet
-from engine.partitioner import Partitioner
+from engine.partitioner import partitioner_for
 from engine.record import TP, Output
 from engine.torture import observer
 
@@ -73,12 +73,12 @@ class Cluster:
 
         outlet = PlainOutlet(make({"id": "loader", "broker": self.bootstrap}), no_offsets)
         await outlet.open()
-        place = Partitioner(self.partitions)
+        place = partitioner_for(self.partitions)
         rows: dict[TP, list[Output]] = {}
         count = 0
         try:
             for key, value, time in records:
-                partition = place(key) if key is not None else count % self.partitions
+                partition = place[key] if key is not None else count % self.partitions
                 rows.setdefault(TP(topic, partition), []).append((key, value, time, ()))
                 count += 1
                 if count % _CHUNK == 0:

@@ -9,7 +9,7 @@ from zlib import crc32
 import msgspec
 
 from agents.workload import Record, Workload
-from engine.partitioner import Partitioner
+from engine.partitioner import partitioner_for
 
 OUTPUTS = {
     "passthrough": ("progress",),
@@ -76,12 +76,12 @@ class Expected(msgspec.Struct):
 
 def closing_events(work: Workload, partitions: int, valid_before: int) -> list[Record]:
     """One event a partition, a day after all others: it closes every window before it."""
-    place = Partitioner(partitions)
+    place = partitioner_for(partitions)
     found: dict[int, bytes] = {}
     number = LAST_USER
     while len(found) < partitions:
         user = b"user_%d" % number
-        found.setdefault(place(user), user)
+        found.setdefault(place[user], user)
         number += 1
     time = work.end_ms + DAY_MS
     return [

@@ -30,7 +30,7 @@ from engine.agent import Agent
 from engine.clock import SystemClock
 from engine.kafka.records import CODECS, encode_batches, read_columns
 from engine.metrics import Metrics
-from engine.partitioner import Partitioner
+from engine.partitioner import partitioner_for
 from engine.record import TP, Batch, Output
 from engine.task import Task, TaskCut
 from engine.testing.memory import MemoryBroker, memory_edges
@@ -58,12 +58,12 @@ class Bench:
     """The input of one task, and the ways to time what is done to it."""
 
     def __init__(self, events: int, home: Path) -> None:
-        place = Partitioner(PARTITIONS)
+        place = partitioner_for(PARTITIONS)
         work = Workload(events=events * PARTITIONS, users=10_000, seed=1)
-        mine = [row for row in work.raw_events() if row[0] is not None and place(row[0]) == 0]
+        mine = [row for row in work.raw_events() if row[0] is not None and place[row[0]] == 0]
         rows: list[Output] = [(key, value, at, ()) for key, value, at in mine]
         self.events = len(rows)
-        self.profiles = [row for row in work.profiles() if place(row[0]) == 0]
+        self.profiles = [row for row in work.profiles() if place[row[0]] == 0]
         self.fetches = [
             [part.data for part in encode_batches(rows[at : at + FETCHED], CODECS["zstd"])]
             for at in range(0, len(rows), FETCHED)

@@ -231,7 +231,7 @@ class Runner:
         run, i = context.run, context.index
         key = run.keys[i] if move.key is None else moved.encode_key(move.key(value))
         lane = context.outbox.lane(moved.name)
-        partition = lane.partitioner(key) if key is not None else 0
+        partition = lane.partitioner[key] if key is not None else 0
         lane.put(
             key, moved.encode_value(value), run.timestamps[i], run.headers[i], partition=partition
         )
@@ -270,19 +270,23 @@ class Runner:
         context = self.context
         lane = outbox.lane(topic.name)
         home, partitioner, rows = lane.home, lane.partitioner, lane.rows
-        encode, encode_key = topic.contract.encode, topic.encode_key
+        encode, encode_key = topic.contract.encode, topic.key.encode
         key_field = topic.contract.key_field
         async for value in results:
             run, i = context.run, context.index
             assert run is not None
             source_key = run.keys[i]
             raw = value if value is None or type(value) is bytes else encode(value)
-            own = key_field is None or value is None
-            key = source_key if own else encode_key(key_field(value))  # type: ignore[misc]
+            if key_field is None or value is None:
+                key = source_key
+            else:
+                key = key_field(value)
+                if key is not None and type(key) is not bytes:
+                    key = encode_key(key)
             if home is not None and (key is None or key == source_key):
                 partition = home
             else:
-                partition = 0 if key is None else partitioner(key)
+                partition = 0 if key is None else partitioner[key]
             rows[partition].append((key, raw, run.times[i], ()))
 
     def emit(self, topic: Topic, value: Any) -> None:

@@ -26,7 +26,7 @@ from engine.faustrecord import contract_of
 from engine.kafka import kafka_edges
 from engine.loop import Engine
 from engine.operator import Operator
-from engine.partitioner import Partitioner
+from engine.partitioner import partitioner_for
 from engine.policy import OnError
 from engine.security import hidden
 from engine.service import Boot, EngineService
@@ -143,7 +143,7 @@ class App(Declarations, faust.App):  # type: ignore[misc]
             counts = await engine.edges.admin.partitions([topic])
             if topic not in counts:
                 raise ConfigError(f"topic {topic} does not exist: `headrace topics create {topic}`")
-            partition = Partitioner(counts[topic])(key)
+            partition = partitioner_for(counts[topic])[key]
         when = engine.edges.clock.now_ms() if timestamp is None else timestamp
         await engine.edges.outlet.send(topic, key, value, when, headers, partition)
 

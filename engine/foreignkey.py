@@ -102,7 +102,7 @@ class ForeignKeyJoin(Operator):
             ts: int,
         ) -> None:
             raw = encode(Subscription(key, version, wants, ends, partition))
-            rows[partitioner(foreign_key)].append((foreign_key, raw, ts, ()))
+            rows[partitioner[foreign_key]].append((foreign_key, raw, ts, ()))
 
         return send
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from engine.partitioner import Partitioner
+from engine.partitioner import partitioner_for
 from engine.record import TP
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Lane:
     def __init__(self, topic: str, partitions: int, home: int | None) -> None:
         self.topic = topic
         self.home = home  # the task's own partition, where the topic has as many as its inputs
-        self.partitioner = Partitioner(partitions)
+        self.partitioner = partitioner_for(partitions)
         self.rows: list[list[Output]] = [[] for _ in range(partitions)]
 
     def put(
@@ -53,7 +53,7 @@ class Lane:
             elif key is None:
                 partition = 0
             else:
-                partition = self.partitioner(key)
+                partition = self.partitioner[key]
         self.rows[partition].append((key, value, timestamp, headers))
 
 

@@ -6,13 +6,13 @@ client agrees on it, so records keyed by another program land where ours do.
 
 from __future__ import annotations
 
+import functools
 import struct
 
 _SEED = 0x9747B28C
 _M = 0x5BD1E995
 _MASK = 0xFFFFFFFF
 _MEMO_MAX = 200_000
-_memos: dict[int, dict[bytes, int]] = {}
 
 
 def murmur2(data: bytes) -> int:
@@ -30,24 +30,26 @@ def murmur2(data: bytes) -> int:
     return h ^ (h >> 15)
 
 
-class Partitioner:
-    """Partitions of one topic, with a memo: the hash costs 2.4 us in Python, a dict read 40 ns.
+class Partitioner(dict[bytes, int]):
+    """``partitioner[key]`` is the partition of a key, in topics of so many partitions.
 
-    Topics with as many partitions share it: what comes in by a key goes out by it again and again.
+    A dict that fills itself: the hash costs 2.4 us in Python, a dict read 40 ns, and what comes in
+    by a key goes out by it again and again. Get the one for a topic by :func:`partitioner_for`.
     """
 
-    __slots__ = ("_memo", "partitions")
+    __slots__ = ("partitions",)
 
     def __init__(self, partitions: int) -> None:
         self.partitions = partitions
-        self._memo = _memos.setdefault(partitions, {})
 
-    def __call__(self, key: bytes) -> int:
-        """Return the partition of ``key``."""
-        partition = self._memo.get(key)
-        if partition is None:
-            if len(self._memo) >= _MEMO_MAX:
-                self._memo.clear()
-            partition = (murmur2(key) & 0x7FFFFFFF) % self.partitions
-            self._memo[key] = partition
+    def __missing__(self, key: bytes) -> int:
+        if len(self) >= _MEMO_MAX:
+            self.clear()
+        partition = self[key] = (murmur2(key) & 0x7FFFFFFF) % self.partitions
         return partition
+
+
+@functools.cache
+def partitioner_for(partitions: int) -> Partitioner:
+    """Return the partitioner that all topics with so many partitions share."""
+    return Partitioner(partitions)

@@ -35,13 +35,15 @@ class Batch:
     """
 
     __slots__ = (
-        "headers", "keys", "next_offset", "offsets", "record_bytes", "timestamps", "tp", "values",
+        "headers", "keys", "largest", "next_offset", "offsets", "record_bytes", "timestamps", "tp",
+        "values",
     )  # fmt: skip
 
     def __init__(self, tp: TP, next_offset: int) -> None:
         self.tp = tp
         self.next_offset = next_offset
         self.record_bytes = 0  # about how much memory one of its records takes; see measure()
+        self.largest: int | None = None  # no value has more bytes; None: nobody has measured it
         self.offsets: list[int] = []
         self.timestamps: list[int] = []
         self.keys: list[bytes | None] = []
@@ -52,15 +54,19 @@ class Batch:
         return len(self.offsets)
 
     def measure(self) -> None:
-        """Note how much memory one of its records takes, about."""
-        sizes = sum(map(len, filter(None, self.values)))
-        self.record_bytes = RECORD_BYTES + sizes // max(1, len(self.offsets))
+        """Note how much memory one of its records takes, about, and what the largest value has."""
+        try:
+            sizes = list(map(len, self.values))  # type: ignore[arg-type]
+        except TypeError:  # there are tombstones
+            sizes = [len(value) for value in self.values if value is not None]
+        self.record_bytes = RECORD_BYTES + sum(sizes) // max(1, len(self.offsets))
+        self.largest = max(sizes, default=0)
 
     def part(self, start: int, stop: int) -> Batch:
         """Return records ``start`` to ``stop`` as a batch of their own."""
         last = stop >= len(self.offsets)
         part = Batch(self.tp, self.next_offset if last else self.offsets[stop])
-        part.record_bytes = self.record_bytes
+        part.record_bytes, part.largest = self.record_bytes, self.largest
         part.offsets = self.offsets[start:stop]
         part.timestamps = self.timestamps[start:stop]
         part.keys = self.keys[start:stop]

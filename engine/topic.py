@@ -100,30 +100,28 @@ class Topic:
 
     def decode(self, batch: Batch) -> tuple[Run, Checked]:
         """Decode and check a whole batch; the run holds the good records."""
-        checked = self.contract.check(batch.keys, batch.values, batch.headers)
+        checked = self.contract.check(batch.keys, batch.values, batch.headers, batch.largest)
         columns = (batch.offsets, batch.timestamps, batch.keys, batch.values, batch.headers)
         if checked.broken:  # few, nearly always: taking them out is cheaper than picking the rest
             columns = tuple(column[:] for column in columns)  # type: ignore[assignment]
             for index, _ in reversed(checked.broken):
                 for column in columns:
                     del column[index]
-        times = self._times(checked.events, columns[3], columns[1])
+        times = self._times(checked, columns[1])
         run = Run(batch.tp, checked.events, times, *columns, next_offset=batch.next_offset)
         return run, checked
 
-    def _times(
-        self, events: list[Any], values: list[bytes | None], timestamps: list[int]
-    ) -> list[int]:
+    def _times(self, checked: Checked, timestamps: list[int]) -> list[int]:
         """Return the events' times (ms); a tombstone has no event to ask, only its record's."""
-        event_time = self.contract.event_time
-        if event_time is None:
+        times = checked.times
+        if times is None:
             return timestamps
-        if self.contract.null_values and None in values:
+        if self.contract.null_values and None in checked.events:
             return [
-                timestamp if event is None else event_time(event)
-                for event, timestamp in zip(events, timestamps, strict=True)
+                timestamp if event is None else time
+                for event, time, timestamp in zip(checked.events, times, timestamps, strict=True)
             ]
-        return list(map(event_time, events))
+        return times
 
     async def send(
         self,

@@ -52,13 +52,19 @@ _START, _END = attrgetter("start"), attrgetter("end")
 class _Live(list[Session]):
     """The live sessions of one key, oldest first.
 
-    ``stored``: the store has an entry for the key, or will have it.
+    Attributes:
+        changed: since the last cut.
+        stored: the store has an entry for the key, or will have it.
+        only: the only one, where an event that it covers does no more than change it; see
+            :meth:`SessionPartition.update`.
     """
 
-    __slots__ = ("stored",)
+    __slots__ = ("changed", "only", "stored")
 
     def __init__(self, sessions: list[Session] = [], *, stored: bool = False) -> None:  # noqa: B006
         super().__init__(sessions)
+        self.changed = False
+        self.only: Session | None = None
         self.stored = stored
 
 
@@ -115,7 +121,7 @@ class SessionPartition(Overlay):
         self._on_late = on_late
         self._codec = sessions_codec(aggregate.value_type)
         self._live: dict[Any, _Live] = {}
-        self._dirty: dict[Any, None] = {}
+        self._dirty: list[tuple[Any, _Live]] = []
         self._complete = not store.scan(family, limit=1)
         self._timers = Timers(family, store)
 
@@ -124,16 +130,13 @@ class SessionPartition(Overlay):
         sessions = self._live.get(key)
         if sessions is None:
             sessions = self._load(key)
-        if len(sessions) == 1 and self._silent:
-            session = sessions[0]
-            end = session.end
-            if session.start <= ts <= end + self._gap_ms:  # nearly every event
-                if ts > end:
-                    session.end = ts
-                session.value = self._reduce(session.value, event)
-                self._dirty[key] = None
-            else:
-                self._merge(key, sessions, ts, event)
+        only = sessions.only
+        if only is not None and only.start <= ts <= only.end + self._gap_ms:  # nearly every event
+            if ts > only.end:  # noqa: PLR1730  (once an event; max() costs twice as much)
+                only.end = ts
+            only.value = self._reduce(only.value, event)
+            if not sessions.changed:
+                self._changed(key, sessions)
         else:
             self._merge(key, sessions, ts, event)
         if ts > self.stream_time:  # noqa: PLR1730  (once an event; max() costs twice as much)
@@ -152,6 +155,13 @@ class SessionPartition(Overlay):
         if self.stream_time >= self._timers.next_ms:
             self._close_due(self.stream_time)
 
+    def _changed(self, key: Any, sessions: _Live) -> None:
+        """Have them written with the next commit, and find out whether there is only one."""
+        if not sessions.changed:
+            sessions.changed = True
+            self._dirty.append((key, sessions))
+        sessions.only = sessions[0] if len(sessions) == 1 and self._silent else None
+
     def _is_late(self) -> None:
         self.late += 1
         if self._on_late is not None:
@@ -168,6 +178,8 @@ class SessionPartition(Overlay):
         sessions = _Live(self._codec.decode(raw), stored=True)
         if len(sessions) > 1:  # stores of before kept them in the order of their last changes
             sessions.sort(key=_START)
+        elif sessions and self._silent:
+            sessions.only = sessions[0]
         return sessions
 
     def load_many(self, keys: list[Any]) -> None:
@@ -189,7 +201,7 @@ class SessionPartition(Overlay):
                 self._is_late()
                 return
             sessions.append(Session(ts, ts, self._reduce(self._aggregate.initial(), event)))
-            self._dirty[key] = None
+            self._changed(key, sessions)
             self._timers.set(ts + self._close_after + 1, self._key.encode(key))
             if not self._silent:
                 assert self._emit is not None
@@ -212,7 +224,7 @@ class SessionPartition(Overlay):
             value = self._aggregate.merge(value, session.value)
         value = self._reduce(value, event)
         sessions[place] = [Session(start, end, value)]
-        self._dirty[key] = None
+        self._changed(key, sessions)
         if not joined:  # else a timer is there already; it sets itself anew when it fires
             self._timers.set(end + self._close_after + 1, self._key.encode(key))
         if self._emission == "updates":
@@ -239,7 +251,7 @@ class SessionPartition(Overlay):
                     gone = sessions[:over]
                     closed.extend((s.end, s.start, raw_key, key, s.value) for s in gone)
                     del sessions[:over]
-                    self._dirty[key] = None
+                    self._changed(key, sessions)
         if closed and self._emission == "final":
             assert self._emit is not None
             closed.sort(key=lambda row: row[:3])
@@ -271,14 +283,13 @@ class SessionPartition(Overlay):
     def cut(self) -> Cut:
         """Return what changed since the last cut, encoded once for changelog and store alike."""
         encode_key, encode = self._key.encode, self._codec.encode
-        live = self._live
         changes: list[Change] = []
-        for key in self._dirty:
-            sessions = live[key]
+        for key, sessions in self._dirty:
+            sessions.changed = False
             if sessions or sessions.stored:  # else they came and went between two commits
                 changes.append((encode_key(key), encode(sessions) if sessions else None))
                 sessions.stored = bool(sessions)
-        self._dirty = {}
+        self._dirty = []
         self.entry_bytes = entry_bytes(changes, self.entry_bytes)
         return Cut(changes, {self.family: changes, TIMERS: self._timers.cut()})
 
@@ -293,7 +304,8 @@ class SessionPartition(Overlay):
     def committed(self) -> None:
         """The last cut is in the store: bound the overlay again."""
         self._timers.committed()
-        for key in self.surplus(self._live, self._dirty):
+        changed = {key for key, _ in self._dirty} if len(self._live) > self.room() else ()
+        for key in self.surplus(self._live, changed):
             self._complete = False
             del self._live[key]
 

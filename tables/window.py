@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from heapq import heappop, heappush
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -84,6 +85,9 @@ class _Cell(msgspec.Struct, gc=False):
     value: Any
     dirty: bool
     stored: bool
+
+
+_RAW_KEY = itemgetter(0)
 
 
 class _Window(dict[Any, _Cell]):
@@ -333,15 +337,17 @@ class WindowPartition(Overlay):
         """Return all entries of a window, sorted by the bytes of the key."""
         encode, decode = self._key.encode, self._key.decode
         window = self._open[start]
-        rows = {encode(key): (key, cell) for key, cell in window.items()}
-        if not window.complete:
-            for stored, raw in self._store.scan(
-                self.family, encode_time(start), encode_time(start + 1)
-            ):
-                raw_key = stored[TIME_BYTES:]
-                if raw_key not in rows:
-                    rows[raw_key] = (decode(raw_key), self._load(raw))
-        return [(raw_key, *rows[raw_key]) for raw_key in sorted(rows)]
+        held = zip(map(encode, window), window, window.values(), strict=True)
+        if window.complete:
+            return sorted(held, key=_RAW_KEY)
+        found = {raw_key: (raw_key, key, cell) for raw_key, key, cell in held}
+        for stored, raw in self._store.scan(
+            self.family, encode_time(start), encode_time(start + 1)
+        ):
+            raw_key = stored[TIME_BYTES:]
+            if raw_key not in found:
+                found[raw_key] = (raw_key, decode(raw_key), self._load(raw))
+        return sorted(found.values(), key=_RAW_KEY)
 
     def close_all(self) -> None:
         """Close every window now: the input has ended."""

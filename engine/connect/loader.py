@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from engine.edges import Transaction
 from engine.errors import BrokerError, CommitUnknown
 from engine.kafka.plain import PlainOutlet
-from engine.partitioner import Partitioner
+from engine.partitioner import partitioner_for
 from engine.record import TP
 from engine.task import END_MARK
 
@@ -53,7 +53,7 @@ class Loader:
         Raises:
             BrokerError: the broker does not answer, or RecordRefused: it does not take a record.
         """
-        partition_of = Partitioner(partitions)
+        partition_of = partitioner_for(partitions)
         rows: dict[TP, list[Output]] = {TP(topic, number): [] for number in range(partitions)}
         lanes = list(rows.values())
         count = size = turn = 0
@@ -62,7 +62,7 @@ class Loader:
                 turn = (turn + 1) % partitions
                 lanes[turn].append((None, value, timestamp, ()))
             else:
-                lanes[partition_of(key)].append((key, value, timestamp, ()))
+                lanes[partition_of[key]].append((key, value, timestamp, ()))
             count += 1
             if value is not None:
                 size += len(value)

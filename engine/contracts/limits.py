@@ -78,9 +78,17 @@ class Gauge(msgspec.Struct, frozen=True):
             return Violation(f"{field}.length", field, message)
         return None
 
-    def heavy_values(self, values: Sequence[bytes | None]) -> dict[int, Violation]:
-        """Return what is wrong with values, before they are decoded, by index."""
-        if max(map(len, filter(None, values)), default=0) <= self.most:
+    def heavy_values(
+        self, values: Sequence[bytes | None], largest: int | None = None
+    ) -> dict[int, Violation]:
+        """Return what is wrong with values, before they are decoded, by index.
+
+        Args:
+            largest: none has more bytes; None: nobody knows.
+        """
+        if largest is None:
+            largest = max(map(len, filter(None, values)), default=0)
+        if largest <= self.most:
             return {}  # nearly always
         large = [i for i, value in enumerate(values) if value and len(value) > self.most]
         return {i: wrong for i in large if (wrong := self.measure(values[i]))}  # type: ignore[arg-type]

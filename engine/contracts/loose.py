@@ -17,6 +17,7 @@ import inspect
 import operator
 import re
 from collections.abc import Callable, Sequence
+from itertools import filterfalse
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -42,9 +43,9 @@ class Column:
 
     def breaking(self, events: Sequence[Any]) -> list[int]:
         """Return the indexes of the events whose text does not match."""
-        if self.known.issuperset(map(self.get, events)):
+        new = set(filterfalse(self.known.__contains__, map(self.get, events)))
+        if not new:
             return []
-        new = set(map(self.get, events)) - self.known
         bad = {text for text in new if self._matches(text) is None}
         if len(self.known) + len(new) > self.most:
             self.known.clear()

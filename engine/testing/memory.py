@@ -14,7 +14,7 @@ from typing import Any
 
 from engine.edges import Assigned, Edges, Position, Transaction
 from engine.errors import CommitRefused
-from engine.partitioner import Partitioner
+from engine.partitioner import partitioner_for
 from engine.record import TP, Batch, Headers, Output
 from engine.topic import Topic
 from tables.memory import MemoryStore
@@ -104,7 +104,7 @@ class MemoryBroker:
         """Add a record from outside; a key chooses its partition as Kafka's clients do."""
         self.create(topic)
         if partition is None:
-            partition = 0 if key is None else Partitioner(self.counts[topic])(key)
+            partition = 0 if key is None else partitioner_for(self.counts[topic])[key]
         tp = TP(topic, partition)
         self.append(tp, (key, value, timestamp, headers))
         return tp

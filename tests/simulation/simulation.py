@@ -9,7 +9,7 @@ from random import Random
 from engine import crashpoint
 from engine.errors import BrokerError, ConfigError
 from engine.loop import Engine
-from engine.partitioner import Partitioner
+from engine.partitioner import partitioner_for
 from engine.policy import policy_of
 from engine.record import TP
 from tests.simulation import job
@@ -169,7 +169,7 @@ class Simulation:
         raw = json.dumps(value).encode()
         if random.random() < 0.05:
             raw = random.choice((b"broken", b'{"id": 1}', b"", raw.replace(b'"amount"', b'"a"')))
-        tp = TP("clicks", Partitioner(self.width)(user.encode()))
+        tp = TP("clicks", partitioner_for(self.width)[user.encode()])
         self.partition_of[number] = tp.partition
         late = random.choice((0, 0, 0, random.randrange(300), random.randrange(1500)))
         self._produce(tp, user.encode(), raw, (), late)
@@ -178,7 +178,7 @@ class Simulation:
         for number in range(9):
             user = f"user-{number}".encode()
             if version == 0 or self.random.random() < 0.3:
-                tp = TP("users", Partitioner(self.width)(user))
+                tp = TP("users", partitioner_for(self.width)[user])
                 self._produce(tp, user, b'{"v": %d}' % version)
 
     def _produce(self, tp, key, value, headers=(), late_ms=0):
