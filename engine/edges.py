@@ -9,10 +9,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+    from collections.abc import (
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Collection,
+        Iterable,
+        Mapping,
+        Sequence,
+    )
 
     from engine.clock import Clock
-    from engine.record import TP, Batch, Headers, Output
+    from engine.record import TP, Batch, Fetched, Headers, Output
     from engine.topic import Topic
     from tables.store import Store
 
@@ -68,8 +76,8 @@ class Source(Protocol):
         """Join the group. ``revoked`` is awaited before a rebalance, ``assigned`` told after it."""
         ...
 
-    async def poll(self, timeout_ms: int, *, full: Collection[TP]) -> list[Batch]:
-        """Return what has come, at most one batch a partition; leave ``full`` ones alone."""
+    async def poll(self, timeout_ms: int, *, full: Collection[TP]) -> Sequence[Fetched]:
+        """Return what has come, at most one piece a partition; leave ``full`` ones alone."""
         ...
 
     def wake(self) -> None:

@@ -1,8 +1,8 @@
-"""What has come for a task and waits: raw records, one queue an input, taken by timestamp.
+"""What has come for a task and waits: one queue an input, taken by timestamp.
 
-They are decoded when they are taken (:meth:`engine.task.Task.advance`), some hundreds at a time: a
-fetch of four thousand decoded at once is out of the processor's cache before the agents see it
-(measured: 2.0 us an event against 1.4), and takes several times the memory while it waits.
+It waits as it came, packed. Some hundreds of records at a time are unpacked and decoded when their
+turn comes (:meth:`engine.task.Task.advance`): a fetch of thousands would be out of the processor's
+cache before the agents see it, and takes several times the memory while it waits.
 
 Joins must be repeatable, so inputs are interleaved by their records' timestamps, and an input that
 is empty but known to have more holds the others back (as Kafka Streams does with max.task.idle.ms
@@ -16,12 +16,15 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from engine.record import TP, Batch
+from engine.record import TP, Batch, Fetched
 
 _NO_LIMIT = 1 << 62
 PIECE_BYTES = 4 << 20
 """A piece is no larger, but for one record: it comes to be in memory several times, decoded, kept
 and encoded."""
+
+UNPACKED = 500
+"""So many records are unpacked at a time, about."""
 
 
 class Input:
@@ -31,13 +34,11 @@ class Input:
         received: the offset up to which records have come in.
         gate: a table's topic on the first start: streams wait until it was read up to here.
         end: tells the last known end of the partition, or None.
-        start: how much of the first batch has been taken already.
         piece_bytes: so much is taken at a time, about, but at least one record.
     """
 
     __slots__ = (
-        "bytes", "end", "gate", "is_table", "piece_bytes", "queue", "received", "records", "start",
-        "tp",
+        "_head", "_start", "_waiting", "end", "gate", "is_table", "piece_bytes", "received", "tp",
     )  # fmt: skip
 
     def __init__(self, tp: TP, *, is_table: bool, end: Callable[[TP], int | None]) -> None:
@@ -46,11 +47,10 @@ class Input:
         self.end = end
         self.received = 0
         self.gate = 0
-        self.records = 0
-        self.bytes = 0  # about
-        self.start = 0
         self.piece_bytes = PIECE_BYTES
-        self.queue: deque[Batch] = deque()
+        self._head: Batch | None = None  # what is unpacked
+        self._start = 0  # how much of it has been taken already
+        self._waiting: deque[Fetched] = deque()
 
     def begin(self, first: int, end: int) -> None:
         """Begin at the first record that is still there: nobody has read the partition before."""
@@ -62,18 +62,42 @@ class Input:
         end = self.end(self.tp)
         return end is not None and self.received >= end
 
-    def add(self, batch: Batch) -> None:
+    def add(self, fetched: Fetched) -> None:
         """Queue what one poll brought."""
-        batch.measure()
-        self.queue.append(batch)
-        self.records += len(batch)
-        self.bytes += len(batch) * batch.record_bytes
-        self.received = batch.next_offset
+        self._waiting.append(fetched)
+        self.received = fetched.next_offset
+
+    @property
+    def holds(self) -> bool:
+        """Whether anything waits, be it no more than an end."""
+        return self._head is not None or bool(self._waiting)
+
+    @property
+    def records(self) -> int:
+        """How many records wait, about."""
+        unpacked = 0 if self._head is None else len(self._head) - self._start
+        return unpacked + sum([fetched.records for fetched in self._waiting])
+
+    @property
+    def bytes(self) -> int:
+        """How much memory they take, about."""
+        head = self._head
+        unpacked = 0 if head is None else (len(head) - self._start) * head.record_bytes
+        return unpacked + sum([fetched.bytes for fetched in self._waiting])
+
+    def head(self) -> Batch:
+        """Return the batch that is taken from, unpacked; only if the input holds something."""
+        if self._head is None:
+            self._head, left = self._waiting[0].unpack(UNPACKED)
+            if left is None:
+                self._waiting.popleft()
+            self._start = 0
+        return self._head
 
     def head_time(self) -> int:
-        """Return the timestamp of the next queued record; an empty batch counts as oldest."""
-        times = self.queue[0].timestamps
-        return times[self.start] if times else -1
+        """Return the timestamp of the next record; an empty batch counts as oldest."""
+        times = self.head().timestamps
+        return times[self._start] if times else -1
 
     def rank(self) -> tuple[bool, TP]:
         """Return who goes first at equal timestamps: a table's update, then by topic."""
@@ -86,7 +110,7 @@ class Input:
             until: only those before the first with a later timestamp.
             below: only those with lower offsets.
         """
-        batch, start = self.queue[0], self.start
+        batch, start = self.head(), self._start
         size = len(batch)
         stop = min(size, start + limit, start + max(1, self.piece_bytes // batch.record_bytes))
         if below is not None:
@@ -95,28 +119,25 @@ class Input:
             times = batch.timestamps[start:stop]
             first_later = next((i for i, time in enumerate(times) if time > until), len(times))
             stop = start + max(1, first_later) if times else stop
-        self.records -= stop - start
-        self.bytes -= (stop - start) * batch.record_bytes
         if stop >= size:
-            self.queue.popleft()
-            self.start = 0
+            self._head = None
         else:
-            self.start = stop
+            self._start = stop
         return batch if start == 0 and stop >= size else batch.part(start, stop)
 
     def room_before(self, offset: int) -> int:
         """Return how many records can be taken without ``offset``; 1 when it is the next one."""
-        offsets = self.queue[0].offsets if self.queue else []
-        if self.start >= len(offsets) or offset < offsets[self.start]:
+        offsets = self.head().offsets if self.holds else []
+        if not offsets or offset < offsets[self._start]:
             return _NO_LIMIT
-        return max(1, bisect_left(offsets, offset, self.start) - self.start)
+        return max(1, bisect_left(offsets, offset, self._start) - self._start)
 
     def next_offset(self) -> int:
         """Return the offset at which the next batch begins, or would begin."""
-        if not self.queue:
+        if not self.holds:
             return self.received
-        batch = self.queue[0]
-        return batch.offsets[self.start] if batch.offsets else batch.next_offset
+        batch = self.head()
+        return batch.offsets[self._start] if batch.offsets else batch.next_offset
 
 
 class Inbox:
@@ -136,18 +157,18 @@ class Inbox:
 
     def drained(self) -> bool:
         """Say whether nothing waits, and no input is known to have more."""
-        return all(each.caught_up() and not each.queue for each in self.inputs.values())
+        return all(each.caught_up() and not each.holds for each in self.inputs.values())
 
     def next(self, limit: int) -> Batch | None:
         """Return the next records to work on, up to ``limit``; None: none is ready."""
-        ready = [each for each in self.inputs.values() if each.queue]
+        ready = [each for each in self.inputs.values() if each.holds]
         if not ready:
             return None
         gated = [each for each in self.inputs.values() if each.next_offset() < each.gate]
         if gated:
-            first = next((each for each in gated if each.queue), None)
+            first = next((each for each in gated if each.holds), None)
             return None if first is None else first.take(limit, below=first.gate)
-        if any(not each.queue and not each.caught_up() for each in self.inputs.values()):
+        if any(not each.holds and not each.caught_up() for each in self.inputs.values()):
             return None
         if len(ready) == 1:
             return ready[0].take(limit)

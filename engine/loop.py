@@ -115,11 +115,10 @@ class Engine:
             if anew:
                 await self._begin_anew(anew)
             patience_ms = self.pace.patience_ms(self.checkpoint, waiting=self._waiting())
-            batches = await self.edges.source.poll(patience_ms, full=self._full())
-            for batch in batches:
-                task = self.assignment.task_of(batch.tp)
+            for fetched in await self.edges.source.poll(patience_ms, full=self._full()):
+                task = self.assignment.task_of(fetched.tp)
                 if task is not None:
-                    task.receive(batch)
+                    task.receive(fetched)
             self.pace.share_out(self.assignment.working(), waiting=self._waiting())
             await asyncio.sleep(0)  # once a round: the agents' turn
             self.pace.round_ended()

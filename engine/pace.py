@@ -73,8 +73,8 @@ class Pace:
         self._began_ms = self._clock.elapsed_ms()
         budget = tuning.round_records(self.tuning)
         share = max(budget // max(1, len(tasks)), min(SHARE_RECORDS, budget))
-        if waiting and self.laden():
-            budget = 0
+        if waiting:  # a transaction's answers come one after the other, one a round: shorter ones
+            budget = 0 if self.laden() else (budget + 1) // 2
         self.handed = 0
         for number in range(len(tasks)):
             if self.handed >= budget:
@@ -134,7 +134,7 @@ class Pace:
                 self.tuning, checkpoint.took_ms, behind=self._behind, overfull=self._overfull
             )
         inputs = [each for task in tasks for each in task.inbox.inputs.values()]
-        self._behind = any(each.queue for each in inputs)
+        self._behind = any(each.holds for each in inputs)
         self._overfull = False
         tables = [partition for task in tasks for partition in task.tables.values()]
         for partition in tables:

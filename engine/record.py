@@ -1,15 +1,15 @@
 """The shape in which records move: batches, as columns.
 
-Nothing in the engine makes an object per record. A :class:`Batch` is what one poll brought for one
-partition, undecoded; a :class:`Run` is a stretch of it that has been decoded and checked and that
-goes to the agents in one piece.
+Nothing in the engine makes an object per record. What one poll brought for one partition is
+:class:`Fetched`, packed as it came; a :class:`Batch` is a stretch of it, unpacked and undecoded; a
+:class:`Run` is one that has been decoded and checked and that goes to the agents in one piece.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -25,6 +25,36 @@ class TP(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.topic}[{self.partition}]"
+
+
+class Fetched(Protocol):
+    """Records of one partition that have come; a :class:`Batch` is one that needs no unpacking.
+
+    Attributes:
+        next_offset: where the partition goes on: beyond the last record, and beyond transaction
+            markers that follow it.
+        records: how many there are to unpack, about.
+        bytes: how much memory they take meanwhile, about.
+    """
+
+    tp: TP
+    next_offset: int
+
+    @property
+    def records(self) -> int:
+        """See above."""
+
+    @property
+    def bytes(self) -> int:
+        """See above."""
+
+    def unpack(self, limit: int) -> tuple[Batch, Fetched | None]:
+        """Return the next records, about ``limit`` of them, and what is left.
+
+        The last ones end at ``next_offset``, even if there are none. One that is whole already
+        stays so.
+        """
+        ...
 
 
 class Batch:
@@ -52,6 +82,24 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.offsets)
+
+    @property
+    def records(self) -> int:
+        """How many there are."""
+        return len(self.offsets)
+
+    @property
+    def bytes(self) -> int:
+        """How much memory they take, about."""
+        if self.largest is None:
+            self.measure()
+        return len(self.offsets) * self.record_bytes
+
+    def unpack(self, _limit: int) -> tuple[Batch, Fetched | None]:
+        """Return all of it: see :class:`Fetched`."""
+        if self.largest is None:
+            self.measure()
+        return self, None
 
     def measure(self) -> None:
         """Note how much memory one of its records takes, about, and what the largest value has."""

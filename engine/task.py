@@ -17,7 +17,7 @@ from engine.inbox import Inbox, Input
 from engine.life import MOVES, State
 from engine.operator import Operator
 from engine.outbox import Outbox
-from engine.record import TP, Batch, Output, Piece, Run
+from engine.record import TP, Batch, Fetched, Output, Piece, Run
 from engine.results import writer_for
 from engine.stages import stages
 from engine.timekeeper import Timekeeper
@@ -41,10 +41,6 @@ TABLE = "!table"
 
 END_MARK = "headrace.end-of-input"
 """The header of a record that says: this partition ends here, close every window."""
-
-PIECE_RECORDS = 1_000
-"""So many are decoded at a time, at most: they should be in the processor's cache when the agents
-come to them."""
 
 
 class Task:
@@ -207,9 +203,9 @@ class Task:
 
     # -- in ----------------------------------------------------------------------------------
 
-    def receive(self, batch: Batch) -> None:
+    def receive(self, fetched: Fetched) -> None:
         """Queue what one poll brought for one input."""
-        self.inbox.inputs[batch.tp].add(batch)
+        self.inbox.inputs[fetched.tp].add(fetched)
 
     def advance(self, limit: int) -> int:
         """Give the agents their next events, if they are done with the last ones.
@@ -224,13 +220,14 @@ class Task:
             return 0
         self._finish()
         limit = self._limit(limit)
-        batch = self.inbox.next(min(limit, PIECE_RECORDS)) if limit > 0 else None
+        before = stages.switch("poll")
+        batch = self.inbox.next(limit) if limit > 0 else None
+        stages.switch(before if batch is None else "decode")
         if batch is None:
             if self._idle is not None and self._idle.due:
                 held = any(runner.feed.holding for runner in self._runners)
                 self._idle.look(silent=self.inbox.drained() and not held)
             return 0
-        before = stages.switch("decode")
         piece = self._decode(batch)
         stages.switch(before)
         self._begin(piece)
@@ -355,7 +352,7 @@ class Task:
 
     def idle(self) -> bool:
         """Say whether nothing waits and every agent has asked for more."""
-        waiting = any(each.queue for each in self.inbox.inputs.values())
+        waiting = any(each.holds for each in self.inbox.inputs.values())
         asking = all(runner.feed.asking for runner in self._runners)
         return asking and not waiting and not self._ending and self._timekeeper.at_rest()
 

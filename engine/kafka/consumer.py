@@ -31,12 +31,12 @@ from engine.errors import AccessDenied, BrokerError, ConfigError, InputLost
 from engine.kafka import protocol, static
 from engine.kafka.client import back_off, make_consumer, release, unreachable
 from engine.kafka.producer import KafkaOutlet, Membership, transactional_id, unsigned
-from engine.kafka.records import read_columns
-from engine.record import TP, Batch
+from engine.kafka.records import Packed
+from engine.record import TP, Fetched
 from engine.stages import stages
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Iterable
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 
     from engine.config import Config
     from engine.kafka.assignor import TaskAssignor
@@ -147,15 +147,15 @@ class KafkaSource:
 
     # -- records -----------------------------------------------------------------------------
 
-    async def poll(self, timeout_ms: int, *, full: Collection[TP]) -> list[Batch]:
+    async def poll(self, timeout_ms: int, *, full: Collection[TP]) -> Sequence[Fetched]:
         """Return what has come; wait up to ``timeout_ms`` for something to come."""
         subscription = self._consumer._subscription
         with subscription.fetch_context():
-            batches = self._drain(full)
+            came = self._drain(full)
             self._check_group()
-            if batches or self._awake or timeout_ms == 0:
+            if came or self._awake or timeout_ms == 0:
                 self._awake = False
-                return batches
+                return came
             self._waiter = self._consumer._fetcher._create_fetch_waiter()
             await asyncio.wait([self._waiter], timeout=timeout_ms / 1000)
             if self._waiter.done():
@@ -200,17 +200,17 @@ class KafkaSource:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _drain(self, full: Collection[TP]) -> list[Batch]:
-        """Take what aiokafka's fetcher has ready, as columns (in place of its ``getmany``)."""
+    def _drain(self, full: Collection[TP]) -> list[Fetched]:
+        """Take what aiokafka's fetcher has ready, packed (in place of its ``getmany``)."""
         fetcher = self._consumer._fetcher
         subscription = self._consumer._subscription
         if subscription.reassignment_in_progress:
             return []
-        batches: list[Batch] = []
+        came: list[Fetched] = []
         for key in list(fetcher._records):
             tp = TP(key.topic, key.partition)
             failed = type(fetcher._records[key]) is not FetchResult
-            if tp in full or (failed and batches):
+            if tp in full or (failed and came):
                 continue  # it is raised by the next poll: what is drained must reach its tasks
             fetched = fetcher._records.pop(key)
             fetcher._notify(fetcher._wait_consume_future)
@@ -218,11 +218,11 @@ class KafkaSource:
                 self._raise(tp, fetched)
             elif fetched.check_assignment(key) and fetched.has_more():
                 before = stages.switch("poll")
-                batch = read_columns(tp, fetched._partition_records)
+                packed = Packed(tp, fetched._partition_records)
                 stages.switch(before)
-                fetched._assignment.state_value(key).consumed_to(batch.next_offset)
-                batches.append(batch)
-        return batches
+                fetched._assignment.state_value(key).consumed_to(packed.next_offset)
+                came.append(packed)
+        return came
 
     def _raise(self, tp: TP, failed: Any) -> None:
         try:

@@ -8,6 +8,7 @@ those of its ``PartitionRecords._unpack_records``, which this takes the place of
 from __future__ import annotations
 
 import struct
+from collections import deque
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
@@ -17,47 +18,116 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 
 from engine.errors import BrokerError
-from engine.record import TP, Batch
+from engine.record import RECORD_BYTES, TP, Batch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from engine.record import Output
 
 CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 
 ZSTD_LEVEL = 1
-AT_A_TIME = 256
-"""So many of aiokafka's record objects exist at a time: they stay in the processor's cache."""
+AT_A_TIME = 500
+"""So many of aiokafka's record objects exist at a time, at most: they are to stay in the
+processor's cache."""
+_ALL = 1 << 62
 BATCH_BYTES = 900_000
 """Uncompressed; the broker's default limit is 1,048,588 with everything around it."""
 
 
 def read_columns(tp: TP, fetched: Any) -> Batch:
-    """Return what one fetch brought for a partition (an aiokafka ``PartitionRecords``).
+    """Return all that one fetch brought for a partition, unpacked.
 
     Raises:
         BrokerError: a batch is damaged.
     """
-    memory = fetched._records
-    aborted = list(fetched._aborted_transactions)  # sorted by first offset
-    gone: set[int] = set()
-    batch = Batch(tp, fetched.next_fetch_offset)
-    while memory.has_next():
-        part = memory.next_batch()
-        if not part.validate_crc():
-            raise BrokerError(f"{tp}@{part.base_offset}: damaged batch (wrong checksum)")
-        producer = part.producer_id
-        if producer is not None:
-            while aborted and aborted[0][1] <= part.base_offset:
-                gone.add(aborted.pop(0)[0])
-        if part.is_control_batch:
-            if _is_abort(part):
-                gone.discard(producer)
-        elif not (part.is_transactional and producer in gone):
-            _append(batch, part)
-        batch.next_offset = part.next_offset
+    batch, _ = Packed(tp, fetched).unpack(_ALL)
     return batch
+
+
+class Packed:
+    """What one fetch brought for a partition (an aiokafka ``PartitionRecords``), as it came.
+
+    See :class:`engine.record.Fetched`. Its record batches are looked over at once, and unpacked
+    when their turn comes: one is decompressed at a time.
+
+    Raises:
+        BrokerError: a batch is damaged.
+    """
+
+    __slots__ = (
+        "_at", "_bytes", "_end", "_left", "_parts", "_span", "_start", "_value_bytes",
+        "next_offset", "tp",
+    )  # fmt: skip
+
+    def __init__(self, tp: TP, fetched: Any) -> None:
+        self.tp = tp
+        self._at = self._start = fetched.next_fetch_offset
+        self._parts: deque[Any] = deque()  # aiokafka's, of which none has been read yet
+        self._left: Iterator[Any] | None = None  # the records of the one that is being read
+        self._end = 0  # where it ends
+        self._bytes: int = fetched._records.size_in_bytes()
+        self._value_bytes = 0  # of a record, about: what is decompressed takes so much
+        self.next_offset = self._at
+        self._look_over(fetched._records, list(fetched._aborted_transactions))
+        self._span = max(1, self.records)
+
+    def _look_over(self, memory: Any, aborted: list[tuple[int, int]]) -> None:
+        """Find the batches that count. Aborted transactions come sorted by first offset."""
+        gone: set[int] = set()
+        while memory.has_next():
+            part = memory.next_batch()
+            if not part.validate_crc():
+                raise BrokerError(f"{self.tp}@{part.base_offset}: damaged batch (wrong checksum)")
+            producer = part.producer_id
+            if producer is not None:
+                while aborted and aborted[0][1] <= part.base_offset:
+                    gone.add(aborted.pop(0)[0])
+            if part.is_control_batch:
+                if _is_abort(part):
+                    gone.discard(producer)
+            elif not (part.is_transactional and producer in gone):
+                self._parts.append(part)
+            self.next_offset = part.next_offset
+
+    @property
+    def records(self) -> int:
+        """How many there are to unpack: as many as their offsets have room for."""
+        unopened: int = sum([part.next_offset - part.base_offset for part in self._parts])
+        return unopened + (0 if self._left is None else self._end - self._at)
+
+    @property
+    def bytes(self) -> int:
+        """How much memory they take: packed, but for the batch that is being read."""
+        opened = 0 if self._left is None else (self._end - self._at) * self._value_bytes
+        return opened + self._bytes * self.records // self._span
+
+    def unpack(self, limit: int) -> tuple[Batch, Packed | None]:
+        """Return the next records, and what is left: see :class:`engine.record.Fetched`."""
+        batch = Batch(self.tp, self.next_offset)
+        while len(batch) < limit and (self._left is not None or self._parts):
+            if self._left is None:
+                part = self._parts.popleft()
+                self._left, self._end = chain(part), part.next_offset
+                self._at = max(self._at, part.base_offset)
+            asked = min(limit - len(batch), AT_A_TIME)
+            records = list(islice(self._left, asked))
+            if records:
+                self._at = max(self._at, records[-1].offset + 1)
+            if len(records) < asked or self._at >= self._end:
+                self._left = None
+            if records and records[0].offset < self._start:
+                # the broker sends whole batches; we asked for the middle of one
+                records = [record for record in records if record.offset >= self._start]
+            if records:
+                _append(batch, records)
+        batch.measure()
+        self._value_bytes = batch.record_bytes - RECORD_BYTES
+        if self._left is None and not self._parts:
+            return batch, None
+        batch.next_offset = self._at
+        return batch, self
 
 
 def _is_abort(part: Any) -> bool:
@@ -66,25 +136,17 @@ def _is_abort(part: Any) -> bool:
     return False
 
 
-def _append(batch: Batch, part: Any) -> None:
-    """Add a record batch's records from ``batch.next_offset`` on, column by column."""
-    start = batch.next_offset
-    middle = part.base_offset < start  # the broker sends whole batches; we asked for the middle
-    left = chain(part)
-    while records := list(islice(left, AT_A_TIME)):
-        if middle:
-            records = [record for record in records if record.offset >= start]
-            if not records:
-                continue
-        first, end = records[0].offset, records[-1].offset + 1
-        if end - first == len(records):  # none has been compacted away
-            batch.offsets += range(first, end)
-        else:
-            batch.offsets += [record.offset for record in records]
-        batch.timestamps += [record.timestamp for record in records]
-        batch.keys += [record.key for record in records]
-        batch.values += [record.value for record in records]
-        batch.headers += [record.headers or () for record in records]
+def _append(batch: Batch, records: list[Any]) -> None:
+    """Add records, column by column."""
+    first, end = records[0].offset, records[-1].offset + 1
+    if end - first == len(records):  # none has been compacted away
+        batch.offsets += range(first, end)
+    else:
+        batch.offsets += [record.offset for record in records]
+    batch.timestamps += [record.timestamp for record in records]
+    batch.keys += [record.key for record in records]
+    batch.values += [record.value for record in records]
+    batch.headers += [record.headers or () for record in records]
 
 
 class Encoded:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from msgspec import Meta, Struct
 
 from engine import Contract, Rule
-from engine.contracts.contract import violation_of
 from engine.contracts.limits import Limits
+from engine.contracts.violations import violation_of
 from engine.record import TP, Batch
 from engine.topic import Topic
 

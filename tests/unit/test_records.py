@@ -1,14 +1,16 @@
 """Record batches, both ways: what is written is what is read, and aiokafka's own codec agrees."""
 
 import random
+import struct
 from types import SimpleNamespace
 
 import pytest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.record.util import calc_crc32c
 
 from engine.errors import BrokerError
-from engine.kafka.records import CODECS, compressed, encode_batches, read_columns
+from engine.kafka.records import CODECS, Packed, compressed, encode_batches, read_columns
 from engine.record import TP
 
 HOME = TP("t", 0)
@@ -84,6 +86,70 @@ def test_offsets_are_those_that_compaction_left(offsets, start):
     wanted = [offset for offset in offsets if offset >= start]
     assert found.offsets == wanted
     assert found.keys == [b"%d" % offset for offset in wanted]
+
+
+def batch_at(base, offsets, *, producer=-1, control=b""):
+    """Return a record batch as a log has it: from ``base`` on, these offsets left of it."""
+    builder = DefaultRecordBatchBuilder(2, 0, int(producer >= 0), producer, 0, 0, 1 << 20)
+    for offset in offsets:
+        key = control or b"%d" % offset
+        assert builder.append(offset - base, 1, key, b"v", [])
+    data = bytearray(builder.build())
+    if control:
+        data[22] |= 0x20
+    data[:8] = struct.pack(">q", base)
+    data[17:21] = struct.pack(">I", calc_crc32c(bytes(data[21:])))
+    return bytes(data)
+
+
+ABORT, COMMIT = b"\0\0\0\0", b"\0\0\0\1"
+LOG = b"".join((
+    batch_at(0, [0, 1, 2, 3, 4]),
+    batch_at(5, [5, 7, 11]),  # compacted
+    batch_at(12, [12, 13], producer=8),  # to be aborted
+    batch_at(14, [14, 15], producer=9),
+    batch_at(16, [16], producer=8, control=ABORT),
+    batch_at(17, [17, 18], producer=8),  # the next transaction
+    batch_at(19, [19], producer=8, control=COMMIT),
+    batch_at(20, [20], producer=9, control=COMMIT),
+))  # fmt: skip
+SEEN = [0, 1, 2, 3, 4, 5, 7, 11, 14, 15, 17, 18]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 5, 8, 100])
+@pytest.mark.parametrize("start", [0, 3, 6, 13, 18, 19])
+def test_what_is_unpacked_in_pieces_is_the_whole(limit, start):
+    fetched = SimpleNamespace(
+        _records=MemoryRecords(LOG), _aborted_transactions=[(8, 12)], next_fetch_offset=start
+    )
+    left = Packed(HOME, fetched)
+    assert left.next_offset == 21
+    offsets, held = [], left.bytes
+    while left is not None:
+        piece, left = left.unpack(limit)
+        assert len(piece) <= limit
+        assert not piece.offsets or piece.offsets[0] >= (offsets or [start])[-1]
+        assert piece.keys == [b"%d" % offset for offset in piece.offsets]
+        offsets += piece.offsets
+        if left is not None:
+            assert piece.next_offset == piece.offsets[-1] + 1
+            assert left.records > 0
+            assert left.bytes <= held
+            held = left.bytes
+    assert piece.next_offset == 21
+    assert offsets == [offset for offset in SEEN if offset >= start]
+
+
+def test_what_has_been_opened_counts_as_what_it_inflates_to():
+    [batch] = encode_batches([(None, b"x" * 1_000, 1, ())] * 800, CODECS["zstd"])
+    fetched = SimpleNamespace(
+        _records=MemoryRecords(batch.data), _aborted_transactions=[], next_fetch_offset=0
+    )
+    packed = Packed(HOME, fetched)
+    assert (packed.records, packed.bytes) == (800, len(batch.data))
+    piece, left = packed.unpack(300)
+    assert (len(piece), left.records) == (300, 500)
+    assert 500_000 <= left.bytes < 502_000
 
 
 def test_times_that_no_broker_takes_are_set_to_ones_that_it_does():

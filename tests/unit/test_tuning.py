@@ -4,6 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import App, tuning
+from engine.clock import SystemClock
+from engine.config import make
+from engine.metrics import Metrics
+from engine.pace import Pace
 from engine.testing import Driver
 from engine.tuning import FETCH_LEAST, ROUND_MS, ROUND_RECORDS, Tuning
 
@@ -131,3 +135,29 @@ def test_settings_that_are_not_to_be_adapted_are_not():
     assert pressed() == 240
     assert pressed(adaptive=False) == 100
     assert pressed(commit_interval_max_ms=200) == 200
+
+
+class Greedy:
+    """A task that always has more to do."""
+
+    def advance(self, limit):
+        return limit
+
+    def pending_bytes(self):
+        return 0
+
+
+def test_rounds_are_shorter_while_a_transaction_is_under_way():
+    """Its answers come one after the other. But something is always done, until it is too much."""
+    pace = Pace(make({"id": "paced", "outbox_records": 4_000}, {}), SystemClock(), Metrics())
+    tasks = [Greedy() for _ in range(4)]
+    handed = []
+    for waiting in (False, True, True, True, False):
+        pace.share_out(tasks, waiting=waiting)
+        handed.append(pace.handed)
+    half = ROUND_RECORDS // 2
+    assert handed == [ROUND_RECORDS, half, half, 0, ROUND_RECORDS]
+    slow = Pace(make({"id": "slow"}, {}), SystemClock(), Metrics())
+    slow.tuning = Tuning(round_ms=1_000, round_size=1)
+    slow.share_out(tasks, waiting=True)
+    assert slow.handed == 1
