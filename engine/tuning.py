@@ -17,7 +17,8 @@ commits. So a transaction is to be under way for half of the time at most. More 
 pay: what is saved on commits is lost on working sets that outgrow the processor's cache.
 
 Rounds are kept short for the loop's sake: between two rounds it sends heartbeats and handles a
-transaction's answers, some ten, one after the other.
+transaction's answers, some ten, one after the other. While one is under way they are half as long
+(:meth:`engine.pace.Pace.share_out`).
 """
 
 from __future__ import annotations
