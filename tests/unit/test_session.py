@@ -213,6 +213,12 @@ def test_session_p_bridge():
     assert rows[2] == [("a", 100, 100, None), ("a", 120, 120, None), ("a", 100, 120, 3)]
 
 
+def test_an_event_that_joins_two_sessions_does_so_when_only_results_are_seen():
+    """And when a session that was the only one has got a neighbour."""
+    events = [("a", 100, 1), ("a", 105, 1), ("a", 120, 1), ("a", 111, 1), ("a", 1_000, 1)]
+    assert emitted(Gap(10, 100), events, "final")[-1] == [("a", 100, 120, 4)]
+
+
 def test_session_p_inside_no_change():
     rows = emitted(Gap(10, 100), [("a", 100, 1), ("a", 110, 1), ("a", 105, 1)])
     assert rows[2] == [("a", 100, 110, None), ("a", 100, 110, 3)]

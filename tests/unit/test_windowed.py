@@ -363,6 +363,16 @@ def test_early_results_come_every_so_often_and_the_final_one_at_the_close():
         assert [row[1:3] for row in rows(driver)] == [(4, 0), (7, 0), (7, 0), (1, 10_000)]
 
 
+def test_results_that_come_together_have_each_its_own_window():
+    app, _ = make("tumbling", into=lambda key, window, _: window.start * 1_000 + window.end)
+    with Driver(app, window_headers=True) as driver:
+        for seconds, key in ((1, "a"), (1, "b"), (12, "a"), (25, "b"), (100, "c")):
+            click(driver, seconds, key)
+        results = rows(driver)
+        assert [row[0] for row in results] == ["a", "b", "a", "b"]
+        assert all(row[1] == row[2] * 1_000 + row[3] for row in results)
+
+
 def test_early_results_need_final_ones():
     for options in ({"emit": "updates"}, {"sink": None}):
         with pytest.raises(ConfigError, match="every= needs sink= and emit='final'"):
