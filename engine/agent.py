@@ -270,19 +270,15 @@ class Runner:
         context = self.context
         lane = outbox.lane(topic.name)
         home, partitioner, rows = lane.home, lane.partitioner, lane.rows
-        encode, encode_key = topic.contract.encode, topic.key.encode
+        encode, encode_key = topic.contract.encode, topic.encode_key
         key_field = topic.contract.key_field
         async for value in results:
             run, i = context.run, context.index
             assert run is not None
             source_key = run.keys[i]
             raw = value if value is None or type(value) is bytes else encode(value)
-            if key_field is None or value is None:
-                key = source_key
-            else:
-                key = key_field(value)
-                if key is not None and type(key) is not bytes:
-                    key = encode_key(key)
+            own = key_field is None or value is None
+            key = source_key if own else encode_key(key_field(value))  # type: ignore[misc]
             if home is not None and (key is None or key == source_key):
                 partition = home
             else:

@@ -58,7 +58,7 @@ def result_writer(table: TableHandle, outbox: Outbox, *, with_window: bool) -> E
     topic, into = table.emitter.topic, table.emitter.into
     key_field = topic.contract.key_field
     encode_key = topic.encode_key if table.key_type is None else table.key.encode
-    encode, encode_key_field = topic.contract.encode, topic.key.encode
+    encode, encode_key_field = topic.contract.encode, topic.encode_key
     lane = outbox.lane(topic.name)
     rows, partitioner, nobody = lane.rows, lane.partitioner, lane.home or 0
     window = Window(0, 0)  # the last result's: what closes together shares it
@@ -75,9 +75,7 @@ def result_writer(table: TableHandle, outbox: Outbox, *, with_window: bool) -> E
                 result = into(key, window, value)
             raw = result if result is None or type(result) is bytes else encode(result)
             if key_field is not None:
-                raw_key = key_field(result)
-                if raw_key is not None and type(raw_key) is not bytes:
-                    raw_key = encode_key_field(raw_key)
+                raw_key = encode_key_field(key_field(result))
         if raw_key is None:
             raw_key = encode_key(key)
         headers = ((WINDOW_HEADER, b"%d,%d" % (start, end)),) if with_window else ()

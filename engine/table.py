@@ -217,11 +217,7 @@ class Table(TableHandle, Generic[K, V]):
 
     def get(self, key: K, default: V | None = None) -> V | None:
         """Return the value of ``key``, or ``default``; the table's own default plays no part."""
-        try:  # what _here does: once an event, it saves a call
-            partition = current.get().tables[self.name]  # type: ignore[union-attr]
-        except (AttributeError, KeyError):
-            partition = self._here()
-        value: V | None = partition.get(key, default)
+        value: V | None = self._here().get(key, default)
         return value
 
     def __getitem__(self, key: K) -> V:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from engine.aggregate import is_aggregates
-from engine.context import current
 from engine.errors import ConfigError
 from engine.results import late_writer
 from engine.table import Kind, Seconds, TableHandle, Window, emitter_to
@@ -176,13 +175,8 @@ class WindowedTable(TableHandle):
             partition.update(key, now, event)
 
     def __getitem__(self, key: Any) -> WindowSet:
-        try:  # what _here_now does: once an event, it saves a call
-            context = current.get()
-            tables, now = context.tables, context.run.times[context.index]  # type: ignore[union-attr]
-            return WindowSet(tables[self.name], key, now)
-        except (AttributeError, KeyError):
-            partition, now = self._here_now()
-            return WindowSet(partition, key, now)
+        partition, now = self._here_now()
+        return WindowSet(partition, key, now)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         if type(value) is not WindowSet:  # that is what ``table[key] += 1`` ends with
@@ -331,15 +325,9 @@ class SessionTable(TableHandle):
 
     def update(self, key: Any, event: Any) -> None:
         """Reduce ``event`` into the session of its time; without a key it is dropped."""
-        if key is None:
-            return
-        try:  # what _here_now does: once an event, it saves a call
-            context = current.get()
-            partition = context.tables[self.name]  # type: ignore[union-attr]
-            now = context.run.times[context.index]  # type: ignore[union-attr]
-        except (AttributeError, KeyError):
+        if key is not None:
             partition, now = self._here_now()
-        partition.update(key, now, event)
+            partition.update(key, now, event)
 
     def get(self, key: Any) -> list[Session]:
         """Return the live sessions of ``key``, oldest first."""
