@@ -121,7 +121,7 @@ class SessionPartition(Overlay):
         self._on_late = on_late
         self._codec = sessions_codec(aggregate.value_type)
         self._live: dict[Any, _Live] = {}
-        self._dirty: list[tuple[Any, _Live]] = []
+        self._dirty: dict[Any, _Live] = {}
         self._complete = not store.scan(family, limit=1)
         self._timers = Timers(family, store)
 
@@ -159,7 +159,7 @@ class SessionPartition(Overlay):
         """Have them written with the next commit, and find out whether there is only one."""
         if not sessions.changed:
             sessions.changed = True
-            self._dirty.append((key, sessions))
+            self._dirty[key] = sessions
         sessions.only = sessions[0] if len(sessions) == 1 and self._silent else None
 
     def _is_late(self) -> None:
@@ -284,12 +284,12 @@ class SessionPartition(Overlay):
         """Return what changed since the last cut, encoded once for changelog and store alike."""
         encode_key, encode = self._key.encode, self._codec.encode
         changes: list[Change] = []
-        for key, sessions in self._dirty:
+        for key, sessions in self._dirty.items():
             sessions.changed = False
             if sessions or sessions.stored:  # else they came and went between two commits
                 changes.append((encode_key(key), encode(sessions) if sessions else None))
                 sessions.stored = bool(sessions)
-        self._dirty = []
+        self._dirty = {}
         self.entry_bytes = entry_bytes(changes, self.entry_bytes)
         return Cut(changes, {self.family: changes, TIMERS: self._timers.cut()})
 
@@ -304,8 +304,7 @@ class SessionPartition(Overlay):
     def committed(self) -> None:
         """The last cut is in the store: bound the overlay again."""
         self._timers.committed()
-        changed = {key for key, _ in self._dirty} if len(self._live) > self.room() else ()
-        for key in self.surplus(self._live, changed):
+        for key in self.surplus(self._live, self._dirty):
             self._complete = False
             del self._live[key]
 

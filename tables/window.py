@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 Emission = Literal["final", "updates"]
 
 NO_TIME = -(1 << 62)
+_RAW_KEY = itemgetter(0)
 
 
 class Windows(msgspec.Struct, frozen=True):
@@ -85,9 +86,6 @@ class _Cell(msgspec.Struct, gc=False):
     value: Any
     dirty: bool
     stored: bool
-
-
-_RAW_KEY = itemgetter(0)
 
 
 class _Window(dict[Any, _Cell]):
