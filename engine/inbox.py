@@ -91,6 +91,8 @@ class Input:
             self._head, left = self._waiting[0].unpack(UNPACKED)
             if left is None:
                 self._waiting.popleft()
+            if self._head.largest is None:
+                self._head.measure()
             self._start = 0
         return self._head
 

@@ -97,8 +97,6 @@ class Batch:
 
     def unpack(self, _limit: int) -> tuple[Batch, Fetched | None]:
         """Return all of it: see :class:`Fetched`."""
-        if self.largest is None:
-            self.measure()
         return self, None
 
     def measure(self) -> None:

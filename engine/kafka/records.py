@@ -57,7 +57,7 @@ class Packed:
     """
 
     __slots__ = (
-        "_at", "_bytes", "_end", "_left", "_parts", "_span", "_start", "_value_bytes",
+        "_at", "_bytes", "_end", "_left", "_parts", "_span", "_start", "_unopened", "_value_bytes",
         "next_offset", "tp",
     )  # fmt: skip
 
@@ -71,7 +71,9 @@ class Packed:
         self._value_bytes = 0  # of a record, about: what is decompressed takes so much
         self.next_offset = self._at
         self._look_over(fetched._records, list(fetched._aborted_transactions))
-        self._span = max(1, self.records)
+        spans = [part.next_offset - part.base_offset for part in self._parts]
+        self._unopened: int = sum(spans)
+        self._span = max(1, self._unopened)
 
     def _look_over(self, memory: Any, aborted: list[tuple[int, int]]) -> None:
         """Find the batches that count. Aborted transactions come sorted by first offset."""
@@ -94,8 +96,7 @@ class Packed:
     @property
     def records(self) -> int:
         """How many there are to unpack: as many as their offsets have room for."""
-        unopened: int = sum([part.next_offset - part.base_offset for part in self._parts])
-        return unopened + (0 if self._left is None else self._end - self._at)
+        return self._unopened + (0 if self._left is None else self._end - self._at)
 
     @property
     def bytes(self) -> int:
@@ -110,6 +111,7 @@ class Packed:
             if self._left is None:
                 part = self._parts.popleft()
                 self._left, self._end = chain(part), part.next_offset
+                self._unopened -= part.next_offset - part.base_offset
                 self._at = max(self._at, part.base_offset)
             asked = min(limit - len(batch), AT_A_TIME)
             records = list(islice(self._left, asked))
@@ -122,11 +124,11 @@ class Packed:
                 records = [record for record in records if record.offset >= self._start]
             if records:
                 _append(batch, records)
-        batch.measure()
-        self._value_bytes = batch.record_bytes - RECORD_BYTES
         if self._left is None and not self._parts:
             return batch, None
         batch.next_offset = self._at
+        batch.measure()
+        self._value_bytes = batch.record_bytes - RECORD_BYTES
         return batch, self
 
 
