@@ -55,6 +55,28 @@ def test_a_record_beyond_a_limit_is_a_dead_letter(given: dict[str, Any], rule: s
         assert dict(letter.headers)["__contract.rule"].decode() == rule
 
 
+def test_a_value_too_large_is_found_among_small_ones_and_tombstones() -> None:
+    """Where the type leaves nothing open, only the largest of a fetch is looked at."""
+    app = App("large")
+    contract = Contract.of("in", str, limits=TIGHT, null_values=True)
+    topic = app.topic("in", contract=contract)
+    out = app.topic("out", value_type=str)
+
+    @app.agent(topic, sink=[out])
+    async def work(events):
+        async for event in events:
+            yield event
+
+    with Driver(app) as driver:
+        driver.broker.create("in")
+        for value in (b"a", None, b"x" * 1_000, b"x" * 1_001, None, b"b"):
+            driver.broker.produce("in", b"k", value, 1)  # one fetch
+        driver.settle()
+        assert [len(row.value or "") for row in driver.read("out")] == [1, 0, 1_000, 0, 1]
+        [letter] = driver.dead_letters("in")
+        assert dict(letter.headers)["__contract.rule"] == b"record.bytes"
+
+
 def test_depth_is_counted_outside_of_texts() -> None:
     """Brackets and quotes in texts are none."""
     assert depth_of(b'{"a":"[[[[","b":"\\"[[","c":[]}') == 2

@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 
 from engine import Contract, Rule
 from engine.contracts.limits import Limits
-from engine.contracts.violations import violation_of
+from engine.contracts.violations import _named, violation_of
 from engine.record import TP, Batch
 from engine.topic import Topic
 
@@ -158,6 +158,18 @@ def test_a_decoder_that_gives_up_on_nesting_is_poison():
 def test_a_decoder_of_another_kind_is_not_blamed_on_json(error):
     violation = violation_of(b"{}", error)
     assert (violation.rule, violation.message) == ("value.type", "does not fit its type")
+
+
+def test_messages_with_long_values_in_them_are_not_remembered():
+    """They would be as much memory as the records that somebody sends."""
+    decode = msgspec.json.Decoder(Literal["a", "b"]).decode
+    held = []
+    for length in (5, 10_000):
+        with pytest.raises(msgspec.ValidationError) as caught:
+            decode(b'"' + b"x" * length + b'"')
+        assert violation_of(b"", caught.value).rule == "value.enum"
+        held.append(_named.cache_info().currsize)
+    assert held[0] == held[1] > 0
 
 
 # --- keys and nulls ------------------------------------------------------------------------------

@@ -53,6 +53,13 @@ def test_a_time_that_is_none_breaks_the_contract_in_any_unit(number):
     assert [violation.rule for _, violation in checked.broken] == ["event_time.range"]
 
 
+def test_the_others_keep_their_own_times():
+    contract = Contract.of("c", Point, event_time="at")
+    checked = contract.check([None] * 4, [b'{"at":%d}' % at for at in (5, -1, 7, 1 << 60)])
+    assert checked.times == [event.at for event in checked.events] == [5, 7]
+    assert ([index for index, _ in checked.broken], checked.kept) == ([1, 3], [0, 2])
+
+
 def test_an_unknown_unit_is_an_error_at_once():
     with pytest.raises(ConfigError, match="time_unit='min': an event time is in 's', 'ms'"):
         Contract.of("c", Point, event_time="at", time_unit="min")
