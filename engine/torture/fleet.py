@@ -173,8 +173,8 @@ class Fleet:
             try:
                 resident = int((proc / "statm").read_text().split()[1]) * _PAGE
                 files = sum(1 for _ in (proc / "fd").iterdir())
-            except OSError:
-                continue  # it has ended meanwhile: that is what happens here, and is said elsewhere
+            except (FileNotFoundError, ProcessLookupError, PermissionError):
+                continue  # it has ended meanwhile, which is said elsewhere; nobody reads a zombie
             gauge = Gauge(self._clock.elapsed_ms() / 1000, resident, files)
             self.gauges.setdefault(f"{worker.name} (pid {child.pid})", []).append(gauge)
 
