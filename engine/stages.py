@@ -64,14 +64,18 @@ stages = Stages()
 """This process's: there is one loop."""
 
 
-@types.coroutine
-def charged(stage: Stage, begin: Callable[[], Coroutine[Any, Any, T]]) -> Generator[Any, Any, T]:
+async def charged(stage: Stage, begin: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run a coroutine, each step of which is charged to a stage.
 
     Args:
         begin: makes the coroutine. It may never be called: a task can be cancelled before it runs.
     """
-    work = begin()
+    return await _step_by_step(stage, begin())
+
+
+@types.coroutine
+def _step_by_step(stage: Stage, work: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
+    """Drive a coroutine by hand; a task takes no generator since Python 3.12, but awaits one."""
     value: Any = None
     error: BaseException | None = None
     while True:
