@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 _SIGN_FLIP = 1 << 63
 TIME_BYTES = 8
+KEY_DEPTH = 100
+"""So deep may keys of no declared type be nested: as values may (:mod:`engine.contracts.limits`)."""
 
 
 class Codec(Generic[T]):
@@ -77,7 +79,8 @@ RAW_KEYS: Codec[Any] = Codec(_encode_raw, _encode_bytes)
 def key_codec(key_type: Any = None) -> Codec[Any]:
     """Return the codec for keys of ``key_type`` (str, int, bytes, Struct, tuple, or None: any).
 
-    A key of no declared type that was a tuple is a tuple again, at all depths.
+    A key of no declared type that was a tuple is a tuple again, at all depths; one that is nested
+    more than ``KEY_DEPTH`` deep is a ValueError.
     """
     if key_type is str:
         return _STR
@@ -94,8 +97,12 @@ def _decode_any_key(raw: bytes) -> Any:
     return _hashable(_decode_any(raw))
 
 
-def _hashable(key: Any) -> Any:
-    return tuple(map(_hashable, key)) if type(key) is list else key
+def _hashable(key: Any, room: int = KEY_DEPTH) -> Any:
+    if type(key) is not list:
+        return key
+    if not room:
+        raise ValueError(f"a key is nested more than {KEY_DEPTH} deep")
+    return tuple([_hashable(each, room - 1) for each in key])
 
 
 def value_codec(value_type: Any = None) -> Codec[Any]:

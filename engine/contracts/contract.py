@@ -291,7 +291,7 @@ def _foreign_keys(key_type: Any, keys: Sequence[bytes | None]) -> list[int]:
         try:
             if key is not None:
                 decode(key)
-        except ValueError:
+        except (ValueError, RecursionError):  # the latter: where its type leaves the nesting open
             foreign.append(index)
     return foreign
 

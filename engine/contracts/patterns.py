@@ -156,15 +156,18 @@ def overlong(value: bytes, limits: tuple[TextLimit, ...]) -> str | None:
     return None
 
 
-def _has_long(value: Any, field: str, most: int, *, inside: bool) -> bool:
-    if isinstance(value, str):
-        return inside and len(value) > most
-    if isinstance(value, list):
-        return any(_has_long(each, field, most, inside=inside) for each in value)
-    if isinstance(value, dict):
-        return any(
-            (inside and len(key) > most)
-            or _has_long(each, field, most, inside=inside or key == field)
-            for key, each in value.items()
-        )
+def _has_long(record: Any, field: str, most: int, *, inside: bool) -> bool:
+    """Look for a text on a stack of our own: how deep a record is nested is its sender's choice."""
+    left = [(record, inside)]
+    while left:
+        value, inside = left.pop()
+        if isinstance(value, str):
+            if inside and len(value) > most:
+                return True
+        elif isinstance(value, list):
+            left += [(each, inside) for each in value]
+        elif isinstance(value, dict):
+            if inside and any(len(key) > most for key in value):
+                return True
+            left += [(each, inside or key == field) for key, each in value.items()]
     return False

@@ -2,7 +2,7 @@
 
 import enum
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -16,6 +16,7 @@ from engine.contracts.limits import Limits
 from engine.contracts.violations import _named, violation_of
 from engine.record import TP, Batch
 from engine.topic import Topic
+from tables.codec import key_codec
 
 
 class Kind(enum.Enum):
@@ -28,6 +29,18 @@ class Point(Struct):
     """A nested object."""
 
     x: Annotated[int, Meta(ge=0)]
+
+
+class Named(Struct):
+    """Has a pattern, and room for anything beside it."""
+
+    name: Annotated[str, Meta(pattern=r"^user_\d+$")]
+
+
+class Open(Struct, frozen=True, array_like=True):
+    """A key that may hold anything."""
+
+    what: Any
 
 
 class Circle(Struct, tag="circle"):
@@ -154,6 +167,25 @@ def test_a_decoder_that_gives_up_on_nesting_is_poison():
     assert (violation.rule, violation.message) == ("json", "nested too deeply")
 
 
+def test_a_long_text_is_found_however_deep_the_record():
+    named = Contract.of("named", Named)
+    deep = b'{"more":%b,"name":"user_%b"}' % (b"[" * 700 + b"]" * 700, b"1" * 100_000)
+    [(_, violation)] = named.check([None], [deep]).broken
+    assert violation.rule == "name.length"
+
+
+@pytest.mark.parametrize("levels", [700, 4_000, 200_000])
+def test_nesting_is_no_harm_to_the_look_for_long_texts(levels):
+    """A record that is longer than its pattern's limit is decoded without its type, by hand."""
+    named = Contract.of("named", Named)
+    nested = b"[" * levels + b"]" * levels
+    good = b'{"name":"user_1"}'
+    deep = b'{"name":%b,"more":"%b"}' % (nested, b"x" * 100_000)
+    checked = named.check([None] * 3, [good, deep, good])
+    assert [index for index, _ in checked.broken] == [1]
+    assert [event.name for event in checked.events] == ["user_1"] * 2
+
+
 @pytest.mark.parametrize("error", [TypeError("SECRET"), ValueError("SECRET")])
 def test_a_decoder_of_another_kind_is_not_blamed_on_json(error):
     violation = violation_of(b"{}", error)
@@ -173,6 +205,17 @@ def test_messages_with_long_values_in_them_are_not_remembered():
 
 
 # --- keys and nulls ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key_type", "levels"), [(Any, 101), (Any, 700), (Any, 200_000), (Open, 200_000)]
+)
+def test_a_key_that_is_nested_deeply_is_refused_and_harms_nobody(key_type, levels):
+    contract = Contract.of("keyed", key_type=key_type)
+    good = key_codec(key_type).encode(Open((1, 2)))
+    checked = contract.check([good, b"\x91" * levels + b"\x01", good], [b"1", b"2", b"3"])
+    assert [(index, violation.rule) for index, violation in checked.broken] == [(1, "key.type")]
+    assert checked.events == [1, 3]
 
 
 def test_a_null_value_breaks_a_stream_and_is_part_of_a_table():

@@ -56,6 +56,8 @@ def test_every_kind_of_fault_is_refused_and_nothing_else():
     assert max(Counter(faults.values()).values()) - min(Counter(faults.values()).values()) <= 1
     rules = {faults[dead.at]: (dead.rule, dead.field) for dead in expected.dead_letters}
     rules.pop("missing_field")
+    # how deep JSON may be is Python's to say, and 3.12 says more than 3.11
+    assert rules.pop("deep_nesting") in {("json", None), ("type", "properties")}
     assert rules == {
         "not_json": ("json", None),
         "not_an_object": ("object", None),
@@ -73,7 +75,6 @@ def test_every_kind_of_fault_is_refused_and_nothing_else():
         "null_id": ("null", "id"),
         "negative_time_on_page": ("range", "time_on_page"),
         "unknown_event_type": ("enum", "event_type"),
-        "deep_nesting": ("json", None),
         "null_key": ("null_key", None),
         "null_value": ("null_value", None),
     }
