@@ -20,7 +20,7 @@ T = TypeVar("T")
 _SIGN_FLIP = 1 << 63
 TIME_BYTES = 8
 KEY_DEPTH = 100
-"""So deep may keys of no declared type be nested: as values may (:mod:`engine.contracts.limits`)."""
+"""So deep may keys of no declared type be nested: as values may, :mod:`engine.contracts.limits`."""
 
 
 class Codec(Generic[T]):
