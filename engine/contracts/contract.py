@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from engine.contracts.eventtime import Unit, extractor
+from engine.contracts.eventtime import Unit, extractor, field_getter
 from engine.contracts.limits import Gauge, Limits, Violation, is_deep
 from engine.contracts.loose import Loose, loose
 from engine.contracts.patterns import text_limits
@@ -36,7 +36,8 @@ class Rule(msgspec.Struct, frozen=True):
 
     Attributes:
         name: what headers and metrics call it, e.g. ``value.range``.
-        check: returns the indexes of the events that break it; None: the decoder enforces it.
+        check: returns the indexes of the events that break it; None: the decoder enforces it. An
+            event on which it raises breaks it too. It is not asked about tombstones.
     """
 
     name: str
@@ -134,7 +135,7 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
             rules=(*structural_rules(value_type), *rules, *((_TIME_RANGE,) if time_of else ())),
             key_type=key_type,
             key_required=key_required,
-            key_field=operator.attrgetter(key_field) if key_field else None,
+            key_field=field_getter(value_type, key_field, "key_field") if key_field else None,
             null_values=null_values,
             event_time=time_of,
             gauge=Gauge.of(limits, text_limits(name, value_type), deep=is_deep(value_type)),
@@ -175,7 +176,7 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
             checked.kept = [index for index in range(len(values)) if index not in refused]
         for rule in self.rules:
             if rule.check is not None:
-                _apply(rule, checked)
+                _apply(rule, checked, nulls=self.null_values)
         if self.event_time is not None:
             self._tell_times(checked, self.event_time)
         return checked
@@ -183,14 +184,20 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
     def _tell_times(self, checked: Checked, time_of: Callable[[Any], int]) -> None:
         """Take the times from the events, and refuse what is none: Kafka cannot carry it."""
         events = checked.events
-        if self.null_values and None in events:
-            times = [0 if event is None else time_of(event) for event in events]
-        else:
-            times = list(map(time_of, events))
-        if times and not 0 <= min(times) <= max(times) <= LATEST_MS:
-            wrong = [index for index, time in enumerate(times) if not 0 <= time <= LATEST_MS]
+        nulls = self.null_values and None in events
+        try:
+            if nulls:
+                times = [0 if event is None else time_of(event) for event in events]
+            else:
+                times = list(map(time_of, events))
+            good = not times or 0 <= min(times) <= max(times) <= LATEST_MS
+        except Exception:  # noqa: BLE001  some field is null, or a user's function stumbles
+            good = False
+        if not good:
+            times = [0 if nulls and event is None else _time(time_of, event) for event in events]
+            wrong = [index for index, time in enumerate(times) if time == _NO_TIME]
             _take_out(_TIME_RANGE, set(wrong), checked)
-            times = [time for time in times if 0 <= time <= LATEST_MS]
+            times = [time for time in times if time != _NO_TIME]
         checked.times = times
 
     def _decode_all(
@@ -269,6 +276,19 @@ LATEST_MS = 253_402_300_799_999
 _TIME_RANGE = Rule("event_time.range", description="not a time from 1970 to 9999")
 """The rule that an event's time is one (:meth:`Contract._tell_times`)."""
 
+_NO_TIME = -1
+
+
+def _time(time_of: Callable[[Any], int], event: Any) -> int:
+    """Return when an event happened, or that it does not say."""
+    try:
+        time = time_of(event)
+        good = 0 <= time <= LATEST_MS
+    except Exception:  # noqa: BLE001  whatever it is, the event is to blame and not the worker
+        return _NO_TIME
+    return time if good else _NO_TIME
+
+
 _NO_KEY = Violation("key.required", "key", "the record has no key")
 _FOREIGN_KEY = Violation("key.type", "key", "the key is not of its type")
 
@@ -318,16 +338,38 @@ def _refuse_each(
         _refuse([index], violation, events, broken)
 
 
-def _apply(rule: Rule, checked: Checked) -> None:
+def _apply(rule: Rule, checked: Checked, *, nulls: bool) -> None:
     """Run a rule that needs the decoded batch."""
     assert rule.check is not None
-    guilty = set(rule.check(checked.events))
+    guilty = _guilty(rule.check, checked.events, nulls=nulls)
     if not guilty:
         return
     if rule.severity == "warning":
         checked.warned[rule.name] = checked.warned.get(rule.name, 0) + len(guilty)
     else:
         _take_out(rule, guilty, checked)
+
+
+def _guilty(
+    check: Callable[[Sequence[Any]], Iterable[int]], events: Sequence[Any], *, nulls: bool
+) -> set[int]:
+    """Return which events break a rule. A tombstone breaks none; one that a rule raises on does."""
+    places: Sequence[int] = range(len(events))
+    if nulls and None in events:
+        places = [index for index in places if events[index] is not None]
+        events = [events[index] for index in places]
+    try:
+        found = set(check(events))
+    except Exception:  # noqa: BLE001  the event is to blame: no record may stop a worker
+        found = {index for index, event in enumerate(events) if _breaks(check, event)}
+    return {places[index] for index in found}
+
+
+def _breaks(check: Callable[[Sequence[Any]], Iterable[int]], event: Any) -> bool:
+    try:
+        return bool(set(check([event])))
+    except Exception:  # noqa: BLE001  see above
+        return True
 
 
 def _take_out(rule: Rule, guilty: set[int], checked: Checked) -> None:

@@ -286,6 +286,21 @@ def test_rules_are_applied_one_after_the_other():
     assert [(i, v.rule) for i, v in checked.broken] == [(0, "value.even"), (2, "value.small")]
 
 
+def test_a_rule_that_raises_on_an_event_refuses_that_event():
+    tenth = Rule("value.tenth", check=lambda events: [i for i, e in enumerate(events) if 10 % e])
+    checked = Contract.of("numbers", int, rules=[tenth]).check([None] * 4, [b"5", b"0", b"3", b"2"])
+    assert checked.events == [5, 2]
+    assert [(i, v.rule) for i, v in checked.broken] == [(1, "value.tenth"), (2, "value.tenth")]
+
+
+@pytest.mark.parametrize("nulls", [True, False])
+def test_a_rule_is_not_asked_about_tombstones(nulls):
+    contract = Contract.of("any", None, rules=[even()], null_values=nulls)
+    checked = contract.check([b"k"] * 4, [b"1", None, b"2", b"3"])
+    assert checked.events == ([None, 2] if nulls else [2])
+    assert [i for i, v in checked.broken if v.rule == "value.even"] == [0, 3]
+
+
 def test_the_rules_of_a_type_are_listed():
     names = {rule.name for rule in EVERYTHING.rules}
     assert {"json", "need.required", "number.range", "name.pattern", "code.length", "kind.enum",

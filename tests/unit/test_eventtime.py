@@ -60,6 +60,47 @@ def test_the_others_keep_their_own_times():
     assert ([index for index, _ in checked.broken], checked.kept) == ([1, 3], [0, 2])
 
 
+class Loosely(msgspec.Struct):
+    at: int | None = None
+    when: datetime | None = None
+    name: str = ""
+
+
+@pytest.mark.parametrize("field", ["at", "when"])
+def test_an_event_that_does_not_say_its_time_breaks_the_contract(field):
+    """It ended the worker: a field that may be null is a record away from null."""
+    contract = Contract.of("c", Loosely, event_time=field)
+    good = b'{"at":5,"when":"1970-01-01T00:00:00.005Z"}'
+    checked = contract.check([None] * 3, [good, b"{}", good])
+    assert checked.times == [5, 5]
+    assert [(index, why.rule) for index, why in checked.broken] == [(1, "event_time.range")]
+
+
+def test_a_function_that_stumbles_over_an_event_refuses_it():
+    contract = Contract.of("c", None, event_time=lambda event: 1_000 / event["at"])
+    raws = [b'{"at":4}', b'{"at":0}', b"{}", b"[]", b'{"at":"x"}', b'{"at":3}']
+    checked = contract.check([None] * len(raws), raws)
+    assert checked.times == [250, 333]  # whole: Kafka carries no other
+    assert [index for index, _ in checked.broken] == [1, 2, 3, 4]
+
+
+def test_of_any_json_a_field_is_an_item():
+    contract = Contract.of("c", None, event_time="at", key_field="who")
+    [event] = contract.check([None], [b'{"at":5,"who":"ann"}']).events
+    assert (contract.event_time(event), contract.key_field(event)) == (5, "ann")
+
+
+@pytest.mark.parametrize("what", ["event_time", "key_field"])
+def test_a_field_that_is_not_there_is_an_error_at_once(what):
+    with pytest.raises(ConfigError, match=f"{what}='then': Point has no such field; it has at, wh"):
+        Contract.of("c", Point, **{what: "then"})
+
+
+def test_a_text_is_no_time():
+    with pytest.raises(ConfigError, match="event_time='name': that field is never a time; give"):
+        Contract.of("c", Loosely, event_time="name")
+
+
 def test_an_unknown_unit_is_an_error_at_once():
     with pytest.raises(ConfigError, match="time_unit='min': an event time is in 's', 'ms'"):
         Contract.of("c", Point, event_time="at", time_unit="min")
