@@ -18,6 +18,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 
 from engine.errors import BrokerError
+from engine.kafka.oddbatch import OldBatch, batches_of, read_again
 from engine.record import RECORD_BYTES, TP, Batch
 
 if TYPE_CHECKING:
@@ -57,8 +58,8 @@ class Packed:
     """
 
     __slots__ = (
-        "_at", "_bytes", "_end", "_left", "_parts", "_span", "_start", "_unopened", "_value_bytes",
-        "next_offset", "tp",
+        "_at", "_base", "_bytes", "_end", "_left", "_parts", "_raw", "_span", "_start",
+        "_unopened", "_value_bytes", "next_offset", "tp",
     )  # fmt: skip
 
     def __init__(self, tp: TP, fetched: Any) -> None:
@@ -66,11 +67,12 @@ class Packed:
         self._at = self._start = fetched.next_fetch_offset
         self._parts: deque[Any] = deque()  # aiokafka's, of which none has been read yet
         self._left: Iterator[Any] | None = None  # the records of the one that is being read
-        self._end = 0  # where it ends
+        self._base = self._end = 0  # where it begins, and where it ends
+        self._raw: bytes = getattr(fetched._records, "raw", b"")  # all of them
         self._bytes: int = fetched._records.size_in_bytes()
         self._value_bytes = 0  # of a record, about: what is decompressed takes so much
         self.next_offset = self._at
-        self._look_over(fetched._records, list(fetched._aborted_transactions))
+        self._look_over(batches_of(fetched._records), list(fetched._aborted_transactions))
         spans = [part.next_offset - part.base_offset for part in self._parts]
         self._unopened: int = sum(spans)
         self._span = max(1, self._unopened)
@@ -81,7 +83,10 @@ class Packed:
         while memory.has_next():
             part = memory.next_batch()
             if not part.validate_crc():
-                raise BrokerError(f"{self.tp}@{part.base_offset}: damaged batch (wrong checksum)")
+                at = getattr(part, "base_offset", self.next_offset)
+                raise BrokerError(f"{self.tp}@{at}: damaged batch (wrong checksum)")
+            if not hasattr(part, "base_offset"):
+                part = OldBatch(part)
             producer = part.producer_id
             if producer is not None:
                 while aborted and aborted[0][1] <= part.base_offset:
@@ -110,11 +115,16 @@ class Packed:
         while len(batch) < limit and (self._left is not None or self._parts):
             if self._left is None:
                 part = self._parts.popleft()
-                self._left, self._end = chain(part), part.next_offset
+                self._left, self._base, self._end = chain(part), part.base_offset, part.next_offset
                 self._unopened -= part.next_offset - part.base_offset
                 self._at = max(self._at, part.base_offset)
             asked = min(limit - len(batch), AT_A_TIME)
-            records = list(islice(self._left, asked))
+            try:
+                records = list(islice(self._left, asked))
+            except UnicodeDecodeError:  # a header's name: see engine.kafka.oddbatch
+                again = read_again(self._raw, self._base)
+                self._left = (record for record in again if record.offset >= self._at)
+                records = list(islice(self._left, asked))
             if records:
                 self._at = max(self._at, records[-1].offset + 1)
             if len(records) < asked or self._at >= self._end:

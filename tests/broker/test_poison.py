@@ -7,8 +7,14 @@ import time
 from pathlib import Path
 
 import pytest
+from aiokafka.record.util import calc_crc32c
 
+from engine.config import make
 from engine.devbroker import DevBroker
+from engine.kafka.client import connect
+from engine.kafka.produce import Producing
+from engine.kafka.records import CODECS, Encoded, encode_batches
+from engine.record import TP
 from engine.torture import observer
 from tests.broker.fleet import Fleet, wait_until
 
@@ -32,6 +38,18 @@ def event(number: int, **changes: object) -> bytes:
             **changes,
         }
     ).encode()
+
+
+async def send_odd_header(bootstrap: str, topic: str, value: bytes, now: int) -> None:
+    """Send a record with a header whose name is no UTF-8, as C clients can."""
+    [batch] = encode_batches([(b"user_1", value, now, (("odd!", b"x"),))], CODECS["none"])
+    changed = batch.data.replace(b"odd!", b"\xff\xfe\xfd!")
+    changed = changed[:17] + calc_crc32c(changed[21:]).to_bytes(4, "big") + changed[21:]
+    client = await connect(make({"id": "test", "broker": bootstrap}), "test")
+    try:
+        await Producing(client).send({TP(topic, 0): [Encoded(changed, 0, 1)]})
+    finally:
+        await client.close()
 
 
 def test_hostile_records_reach_the_dead_letters_and_stop_nothing(
@@ -64,6 +82,7 @@ def test_hostile_records_reach_the_dead_letters_and_stop_nothing(
         profiles = [(b"user_1", json.dumps(profile).encode(), now)]
         await observer.produce(fresh_kafka.bootstrap, "user-profiles", profiles, 1)
         await observer.produce(fresh_kafka.bootstrap, "raw-events", records, 1)
+        await send_odd_header(fresh_kafka.bootstrap, "raw-events", event(100), now)
 
     asyncio.run(load())
     with Fleet(tmp_path, fresh_kafka.bootstrap, {"retention_ms": "-1"}) as fleet:
@@ -74,7 +93,7 @@ def test_hostile_records_reach_the_dead_letters_and_stop_nothing(
             at = asyncio.run(
                 observer.committed(fresh_kafka.bootstrap, "clickstream", "raw-events", 1)
             )
-            return at.get(0) == len(records)
+            return at.get(0) == len(records) + 1
 
         wait_until(done, timeout_s=60, what="not all is committed")
         assert fleet.stop("one") == 0, fleet.log("one")
@@ -94,5 +113,5 @@ def test_hostile_records_reach_the_dead_letters_and_stop_nothing(
         "value.required",
     ]
     ids = [row["id"] for row in seen.json("enriched-events")]
-    assert ids == [*(f"e{number}" for number in range(len(hostile))), "e99"]
+    assert ids == [*(f"e{number}" for number in range(len(hostile))), "e99", "e100"]
     assert max(record.timestamp for record in seen.topics["enriched-events"]) < now + HOUR_MS

@@ -276,7 +276,7 @@ def test_headers_go_with_a_dead_letter_and_a_tombstone_takes_a_profile_away(tmp_
             "line 2: a header's value must be text",
         ),
         (
-            '{"topic": "raw-events", "timestamp": 1, "value": ' + "[" * 9_000 + "]" * 9_000 + "}",
+            '{"topic": "raw-events", "timestamp": 1, "value": ' + "[" * 50_000 + "]" * 50_000 + "}",
             "line 2: nested too deeply",
         ),
         (

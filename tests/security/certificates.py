@@ -11,6 +11,11 @@ from cryptography.x509.oid import NameOID
 
 DAY = dt.timedelta(days=1)
 
+_USES = (
+    "digital_signature", "content_commitment", "key_encipherment", "data_encipherment",
+    "key_agreement", "key_cert_sign", "crl_sign", "encipher_only", "decipher_only",
+)  # fmt: skip
+
 
 class Authority:
     """A CA: ``pem`` is its certificate's file."""
@@ -53,7 +58,15 @@ class Authority:
             .not_valid_before(now - 10 * DAY)
             .not_valid_after(now + days * DAY)
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+            .add_extension(  # Python 3.13 asks for it
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),
+                critical=False,
+            )
         )
+        if ca:
+            may = dict.fromkeys(_USES, False) | {"key_cert_sign": True, "crl_sign": True}
+            made = made.add_extension(x509.KeyUsage(**may), critical=True)
         if host:
             try:
                 name = x509.IPAddress(ipaddress.ip_address(host))

@@ -90,7 +90,7 @@ def test_broken_by_a_field(changes, broken):
         (b"user_1", b"\xff", "encoding"),
         (b"user_1", raw()[2].decode().encode("utf-16"), "encoding"),
         (b"user_1", raw()[2].replace(b": 1,", b": 1e999,"), "range"),
-        (b"user_1", b'{"id":' * 5000 + b"1" + b"}" * 5000, "json"),
+        (b"user_1", b'{"id":' * 50_000 + b"1" + b"}" * 50_000, "json"),
     ],
 )
 def test_broken_as_a_whole(key, value, broken):

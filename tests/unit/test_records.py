@@ -5,11 +5,14 @@ import struct
 from types import SimpleNamespace
 
 import pytest
+from aiokafka.consumer import fetcher
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c
 
 from engine.errors import BrokerError
+from engine.kafka.oddbatch import KeptRecords
 from engine.kafka.records import CODECS, Packed, compressed, encode_batches, read_columns
 from engine.record import TP
 
@@ -156,6 +159,70 @@ def test_what_has_been_opened_counts_as_what_it_inflates_to():
     piece, left = packed.unpack(300)
     assert (len(piece), left.records) == (300, 500)
     assert 500_000 <= left.bytes < 502_000
+
+
+def odd_header(data: bytes, compress=bytes) -> bytes:
+    """The same batch with a header name that is no UTF-8."""
+    assert data.count(b"odd!") == 1
+    changed = compress(data.replace(b"odd!", b"\xfe\xffd!"))
+    summed = struct.pack(">I", calc_crc32c(changed[21:]))
+    return changed[:17] + summed + changed[21:]
+
+
+@pytest.mark.parametrize("compress", [bytes, compressed])
+@pytest.mark.parametrize("limit", [1, 4, 100])
+@pytest.mark.parametrize("start", [0, 9, 18])
+def test_a_header_name_that_is_no_utf_8_is_read(compress, limit, start):
+    """As Java reads it. It ended the worker, at the same record again after each restart."""
+    rows = [*rows_of(6), (b"k", b"v", 7, (("odd!", b"x"), ("none", None))), *rows_of(5)]
+    before, after = rows_of(8), rows_of(4)
+    [one], [two], [three] = (encode_batches(each, 0) for each in (before, rows, after))
+    data = one.data + struct.pack(">q", 8) + odd_header(two.data, compress)[8:]
+    data += struct.pack(">q", 20) + three.data[8:]
+    fetched = SimpleNamespace(
+        _records=KeptRecords(data), _aborted_transactions=[], next_fetch_offset=start
+    )
+    left, found = Packed(HOME, fetched), []
+    while left is not None:
+        piece, left = left.unpack(limit)
+        found += zip(
+            piece.offsets, piece.keys, piece.values, piece.timestamps, piece.headers, strict=True
+        )
+    told = [(offset, k, v, t, tuple(map(tuple, h))) for offset, k, v, t, h in found]
+    sent = [*before, *rows, *after]
+    sent[14] = (b"k", b"v", 7, (("\ufffd\ufffdd!", b"x"), ("none", None)))
+    assert told == [(offset, *sent[offset]) for offset in range(start, 24)]
+
+
+def test_what_aiokafka_fetches_is_kept():
+    """Else the batch above could not be read again."""
+    assert fetcher.MemoryRecords is KeptRecords
+    assert KeptRecords(LOG).raw is LOG
+
+
+@pytest.mark.parametrize("codec", [0, CODECS["gzip"], CODECS["snappy"], CODECS["lz4"]])
+@pytest.mark.parametrize("magic", [0, 1])
+def test_formats_from_before_headers_are_read(magic, codec):
+    """Brokers keep what was written long ago, and hand it out as it is."""
+    if (magic, codec) == (0, CODECS["lz4"]):
+        return  # there is no such thing
+    builder = LegacyRecordBatchBuilder(magic, codec, 10_000)
+    for offset in range(5):
+        builder.append(offset, 1_000 + offset, b"k%d" % offset, b"v" if offset else None)
+    old = bytes(builder.build())
+    if codec:  # a batch of these formats has the offset of its last record
+        old = struct.pack(">q", 4) + old[8:]
+    [new] = encode_batches(rows_of(3), 0)
+    data = old + struct.pack(">q", 5) + new.data[8:]
+    fetched = SimpleNamespace(
+        _records=KeptRecords(data + data[:20]), _aborted_transactions=[], next_fetch_offset=2
+    )
+    found = read_columns(HOME, fetched)
+    assert found.offsets == [2, 3, 4, 5, 6, 7]
+    assert found.keys[:3] == [b"k2", b"k3", b"k4"]
+    assert found.timestamps[:3] == ([1_002, 1_003, 1_004] if magic else [-1, -1, -1])
+    assert found.values[3:] == [row[1] for row in rows_of(3)]
+    assert found.next_offset == 8
 
 
 def test_times_that_no_broker_takes_are_set_to_ones_that_it_does():
