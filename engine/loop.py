@@ -114,7 +114,8 @@ class Engine:
             anew = self._census.anew(self.assignment.topic_ids)
             if anew:
                 await self._begin_anew(anew)
-            patience_ms = self.pace.patience_ms(self.checkpoint, waiting=self._waiting())
+            tasks = self.assignment.working()
+            patience_ms = self.pace.patience_ms(self.checkpoint, tasks, waiting=self._waiting())
             for fetched in await self.edges.source.poll(patience_ms, full=self._full()):
                 task = self.assignment.task_of(fetched.tp)
                 if task is not None:

@@ -90,7 +90,7 @@ class Pace:
             took_ms = self._clock.elapsed_ms() - self._began_ms
             self.tuning = tuning.after_round(self.tuning, self.handed, took_ms)
 
-    def patience_ms(self, checkpoint: Checkpoint, *, waiting: bool) -> int:
+    def patience_ms(self, checkpoint: Checkpoint, tasks: Collection[Task], *, waiting: bool) -> int:
         """Return how long a poll may wait: not while there is work, nor beyond the next commit.
 
         A commit that lands ends the wait (:meth:`engine.checkpoint.Checkpoint.begin`).
@@ -100,7 +100,7 @@ class Pace:
         if waiting:
             return IDLE_POLL_MS
         waited = self._clock.elapsed_ms() - checkpoint.last_ms
-        return max(1, min(IDLE_POLL_MS, int(self.interval_ms - waited)))
+        return max(1, min(IDLE_POLL_MS, int(self._interval_now(tasks) - waited)))
 
     # -- commits -----------------------------------------------------------------------------
 
@@ -114,10 +114,16 @@ class Pace:
             self.tuning, config.commit_interval_ms, config.commit_interval_max_ms
         )
 
+    def _interval_now(self, tasks: Collection[Task]) -> float:
+        """Return the same; the least of it where everything is done: waiting brings no more."""
+        if self.handed or not all(task.inbox.drained() for task in tasks):
+            return self.interval_ms
+        return self._config.commit_interval_ms
+
     def is_due(self, checkpoint: Checkpoint, tasks: Collection[Task]) -> bool:
         """Say whether it is time to commit."""
         waited = self._clock.elapsed_ms() - checkpoint.last_ms
-        if waited >= self.interval_ms or self.laden():
+        if waited >= self._interval_now(tasks) or self.laden():
             return True
         return any(task.spent for task in tasks)
 

@@ -1,5 +1,8 @@
 """What is adapted: within bounds, steady under a steady load, quick after a step."""
 
+from contextlib import contextmanager
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -110,8 +113,9 @@ def test_what_inflates_is_asked_for_in_smaller_pieces():
     assert tuning.fetch_bytes(commits(known, 100, 50, behind=True), 8 << 20, 1 << 20) == 1 << 20
 
 
+@contextmanager
 def pressed(**settings):
-    """Return the bounds of a worker that has worked off a backlog on a slow broker."""
+    """A worker that has worked off a backlog on a slow broker."""
     app = App("pressed", inbox_records=10, **settings)
     topic = app.topic("in", value_type=int)
 
@@ -128,13 +132,40 @@ def pressed(**settings):
             engine.pace._behind = True
             driver.clock.move_to(driver.clock.now_ms() + 2_000)
             driver._run(engine.step())
-        return engine.pace.interval_ms
+        yield driver
 
 
-def test_settings_that_are_not_to_be_adapted_are_not():
-    assert pressed() == 240
-    assert pressed(adaptive=False) == 100
-    assert pressed(commit_interval_max_ms=200) == 200
+@pytest.mark.parametrize(
+    ("settings", "interval_ms"),
+    [({}, 240), ({"adaptive": False}, 100), ({"commit_interval_max_ms": 200}, 200)],
+)
+def test_settings_that_are_not_to_be_adapted_are_not(settings, interval_ms):
+    with pressed(**settings) as driver:
+        assert driver._engine.pace.interval_ms == interval_ms
+
+
+def test_a_backlog_that_is_done_waits_no_longer_for_its_commit():
+    """The worker stood idle for the rest of the interval, with results that nobody saw."""
+    with pressed() as driver:
+        pace, checkpoint = driver._engine.pace, driver._engine.checkpoint
+        tasks = driver._engine.assignment.working()
+        [task] = tasks
+
+        def due_after(waited_ms):
+            checkpoint.last_ms = driver._engine.edges.clock.elapsed_ms() - waited_ms
+            return pace.is_due(checkpoint, tasks)
+
+        assert task.inbox.drained()
+        pace.handed = 0
+        assert (due_after(99), due_after(100)) == (False, True)
+        assert pace.patience_ms(checkpoint, tasks, waiting=False) == 1  # it wakes up for it
+        checkpoint.last_ms += 40
+        assert pace.patience_ms(checkpoint, tasks, waiting=False) == 40
+        pace.handed = 1  # in this round: the agents may have it in hand
+        assert (due_after(239), due_after(240)) == (False, True)
+        pace.handed = 0
+        driver.broker.produce("in", None, b"1", 0)  # it is known to be there, and has not come
+        assert (due_after(239), due_after(240)) == (False, True)
 
 
 class Greedy:
