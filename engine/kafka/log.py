@@ -71,6 +71,8 @@ class KafkaLog:
                 self._askers[isolation] = await self._consumer(isolation)
         asker = self._askers[isolation]
         keys = [TopicPartition(*tp) for tp in tps]
+        for topic in {tp.topic for tp in tps}:  # else aiokafka looks, sleeps 100 ms and looks again
+            asker._client.add_topic(topic)
         try:
             first = await asker.beginning_offsets(keys)
             last = await asker.end_offsets(keys)

@@ -31,7 +31,7 @@ def test_the_version_is_the_pinned_one() -> None:
         (SubscriptionState, ["fetch_context", "reassignment_in_progress"]),
         (TopicPartitionState, ["consumed_to", "seek", "pause"]),
         (AIOKafkaClient, ["bootstrap", "send", "ready", "coordinator_lookup", "_wait_on_metadata",
-                          "force_metadata_update", "fetch_all_metadata"]),
+                          "force_metadata_update", "fetch_all_metadata", "add_topic"]),
     ],
 )  # fmt: skip
 def test_the_methods_are_there(owner: type, names: list[str]) -> None:
