@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Iterable
-from typing import Any
+from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -144,27 +144,44 @@ class Cluster:
         return {key: value for key, value in last.items() if value is not None}
 
 
-class Growth:
-    """How far the topics of a round have been written, markers of transactions included.
+class Watermark:
+    """How far a topic has been written, markers of transactions included."""
+
+    def __init__(self, bootstrap: str, topic: str, partitions: int = PARTITIONS) -> None:
+        self._consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap)
+        self._partitions = [TopicPartition(topic, number) for number in range(partitions)]
+
+    async def __aenter__(self) -> Self:
+        await self._consumer.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._consumer.stop()
+
+    async def now(self) -> int:
+        """The sum of its partitions' ends."""
+        return sum((await self._consumer.end_offsets(self._partitions)).values())
+
+
+class Growth(Watermark):
+    """How far the topics of a round have been written.
 
     All topics that are not input count: results, dead letters, changelogs, also those that the
     engine makes as it goes.
     """
 
     def __init__(self, bootstrap: str, inputs: Collection[str]) -> None:
-        self._consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap)
+        super().__init__(bootstrap, "", 0)
         self._client = AIOKafkaClient(bootstrap_servers=bootstrap)
         self._inputs = inputs
-        self._partitions: list[TopicPartition] = []
         self._looks = 0
 
-    async def __aenter__(self) -> Growth:
-        await self._consumer.start()
+    async def __aenter__(self) -> Self:
         await self._client.bootstrap()
-        return self
+        return await super().__aenter__()
 
     async def __aexit__(self, *_: object) -> None:
-        await self._consumer.stop()
+        await super().__aexit__()
         await self._client.close()
 
     async def now(self) -> int:
@@ -178,4 +195,4 @@ class Growth:
                 for number in cluster.partitions_for_topic(topic) or ()
             ]
         self._looks += 1
-        return sum((await self._consumer.end_offsets(self._partitions)).values())
+        return await super().now()
