@@ -14,7 +14,9 @@ A commit's price is mostly paid a commit and not a record: some ten requests, an
 changelog record a key that changed, however often it did. A worker that keeps up pays it for low
 latency; one that is behind has a latency that its backlog makes, and works it off sooner with fewer
 commits. So a transaction is to be under way for half of the time at most. More would not
-pay: what is saved on commits is lost on working sets that outgrow the processor's cache.
+pay: what is saved on commits is lost on working sets that outgrow the processor's cache. Once
+nothing is left to do, waiting would save nothing: then it is the lower bound again, at once
+(:mod:`engine.pace`).
 
 Rounds are kept short for the loop's sake: between two rounds it sends heartbeats and handles a
 transaction's answers, some ten, one after the other. While one is under way they are half as long
